@@ -6,15 +6,17 @@
 //! ```
 //!
 //! Baselines are measured in the same run: for the hand-off, that of a plain struct through crossbeam-channel between
-//! two threads; for the blob between processes, a copy of its memory.
+//! two threads that poll, as VRs do before they sleep; for the blob between processes, a copy of its memory.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use crossbeam_channel::{Receiver, TryRecvError};
 use river::core::testing::threads;
 use river::core::{VirtualResource, Vr, VrId};
 use river::sfm::{ANY, Blob, Message, Sfm, msg, pat};
+use river_benches::bare;
 use serde::{Deserialize, Serialize};
 
 const MIB: usize = 1 << 20;
@@ -92,13 +94,14 @@ fn hand_off(criterion: &mut Criterion) {
 }
 
 /// There and back `rounds` times; half of it is one hand-off. Each side makes what it sends and reads what it receives.
+/// Polls, as a blocking receive mostly measures how long it takes to wake a thread.
 fn by_channel(rounds: u64) -> Duration {
     let (to, here) = crossbeam_channel::unbounded::<Plain>();
     let (back, there) = crossbeam_channel::unbounded::<Plain>();
     let plain = |n| Plain { tag: "work".to_owned(), n, x: 0.5 };
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            for m in here {
+            while let Some(m) = poll(&here) {
                 if m.tag != "work" || back.send(plain(m.n)).is_err() {
                     return;
                 }
@@ -107,11 +110,19 @@ fn by_channel(rounds: u64) -> Duration {
         let start = Instant::now();
         for n in 0..rounds {
             to.send(plain(n)).expect("the other thread listens");
-            let m = there.recv().expect("the other thread answers");
+            let m = poll(&there).expect("the other thread answers");
             assert!(m.tag == "work" && m.n == n && m.x > 0.0);
         }
         drop(to);
         start.elapsed() / 2
+    })
+}
+
+/// Returns `None` when the other side is gone.
+fn poll<T>(from: &Receiver<T>) -> Option<T> {
+    bare::wait(|| match from.try_recv() {
+        Err(TryRecvError::Empty) => None,
+        received => Some(received.ok()),
     })
 }
 

@@ -33,7 +33,7 @@ pub fn measure<E: End + Send>(plan: Plan, (mut one, mut other): (E, E)) -> Resul
 }
 
 /// Polls until `look` finds something.
-fn wait<T>(mut look: impl FnMut() -> Option<T>) -> T {
+pub fn wait<T>(mut look: impl FnMut() -> Option<T>) -> T {
     loop {
         for _ in 0..SPINS {
             if let Some(found) = look() {

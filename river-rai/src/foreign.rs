@@ -13,7 +13,7 @@ pub(crate) fn admit(op: &Op) -> Result<(), Failure> {
                 "it is another program's, whose functions have to be called by name (call_named, create_named)",
             ),
         },
-        Op::Release(_) | Op::Cancel(_) | Op::Present(_) => Ok(()),
+        Op::Release(_) | Op::Cancel(_) | Op::Withdraw(_) | Op::Present(_) => Ok(()),
         Op::Grant { .. } => refused("references cannot be granted from another program"),
         Op::Take { .. } => {
             refused("an object cannot be taken to another program: export a method that returns it")

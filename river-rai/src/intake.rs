@@ -127,6 +127,9 @@ impl Queue {
             Ok(Request { client, order: Order { op: Op::Cancel(ticket), .. }, .. }) => {
                 self.cancel(client, ticket);
             }
+            Ok(Request { client, order: Order { op: Op::Withdraw(ticket), .. }, .. }) => {
+                self.withdraw(client, ticket);
+            }
             Ok(request) => self.arrived.push_back(Arrival::Request(request)),
             Err(error) => {
                 match &error {
@@ -152,11 +155,18 @@ impl Queue {
     fn cancel(&mut self, client: VrId, ticket: Ticket) {
         if let Some(current) = self.current.as_mut().filter(|current| current.call == (client, ticket)) {
             current.cancelled = true;
-        } else if self.begun.get(&client).is_none_or(|begun| *begun < ticket) {
-            self.cancelled.insert((client, ticket));
-        } else {
+        } else if !self.withdraw(client, ticket) {
             self.handed_out.cancel((client, ticket));
         }
+    }
+
+    /// Prevents a call from being begun; returns `false` if it has been.
+    fn withdraw(&mut self, client: VrId, ticket: Ticket) -> bool {
+        let waits = self.begun.get(&client).is_none_or(|begun| *begun < ticket);
+        if waits {
+            self.cancelled.insert((client, ticket));
+        }
+        waits
     }
 
     fn pop(&mut self) -> Option<Arrival> {

@@ -53,9 +53,9 @@
 //! A server that is [published](RaiServer::published) under a name can be found by programs that were built from other
 //! sources and started independently, if they have the same key ([`Rai::look_up`]). Between programs there are no code
 //! pointers: everything is called by the name under which it was exported, and the server compares the argument and
-//! result types that the caller expects with the actual ones, as Rust writes them ([`CallError::Signature`]). A
-//! user-defined type is identified by its name alone, so its fields must be the same on both sides; programs that share
-//! a type should share the crate that defines it.
+//! result types that the caller expects with the actual ones: names, fields and variants, as their `Deserialize` reveals
+//! them ([`CallError::Signature`]). The type of an object, which stays on the server, is identified by its name alone.
+//! Programs that share a type should share the crate that defines it.
 //!
 //! ```no_run
 //! use river_rai::{Exports, Rai, RaiServer};

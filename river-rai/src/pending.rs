@@ -97,13 +97,38 @@ impl<R> Pending<'_, R> {
         &self.function
     }
 
+    /// When waiting for it ends with [`CallError::Timeout`], if its connection had a
+    /// [time limit](crate::Rai::timeout).
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Whether an earlier wait, for this or another call, has received the answer. Receives nothing itself, so an answer
+    /// that has arrived since is not found.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        Post::of(self.vr).with(|calls| calls.is_open(self.ticket) && calls.waits_for(self.ticket).is_none())
+    }
+
     /// Tells the server that the result is no longer wanted. A call that has not begun never will; one that has begun
     /// can check [`is_cancelled`](crate::current::is_cancelled). Does not wait for either, and waiting may still return
     /// a result, as the cancellation may come too late.
     pub fn cancel(&self) {
+        self.tell(Op::Cancel(self.ticket));
+    }
+
+    /// Tells the server not to begin the call. Unlike [`cancel`](Self::cancel) it has no effect on a call that has
+    /// begun, so waiting returns either the result of an undisturbed call or [`CallError::Cancelled`]: for schedulers that
+    /// want to have the work done elsewhere. The server answers when it gets to the call.
+    pub fn withdraw(&self) {
+        self.tell(Op::Withdraw(self.ticket));
+    }
+
+    fn tell(&self, op: Op) {
         let post = Post::of(self.vr);
         if post.with(|calls| calls.waits_for(self.ticket)).is_some() {
-            post.tell(self.vr, self.server, Op::Cancel(self.ticket));
+            post.tell(self.vr, self.server, op);
         }
     }
 

@@ -104,6 +104,8 @@ pub(crate) enum Op {
     Present(Capability),
     /// End when everything that was requested before has been executed.
     Stop,
+    /// Do not begin a call, but leave it alone if it has begun.
+    Withdraw(Ticket),
 }
 
 /// A function that a server exports by name.

@@ -120,7 +120,7 @@ fn execute(vr: &Vr, store: &Store, client: VrId, op: Op, args: Body) -> Outcome 
             done
         }
         // The server handles its own requests before they get here.
-        Op::Stop | Op::Cancel(_) | Op::Back => done,
+        Op::Stop | Op::Cancel(_) | Op::Withdraw(_) | Op::Back => done,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use river_core::testing::threads;
 use river_core::{VirtualResource, Vr};
-use river_rai::{Rai, RaiServer, current};
+use river_rai::{CallError, Rai, RaiServer, current};
 use river_sfm::{Sfm, pat};
 use scene::with_servers_like;
 
@@ -53,6 +53,33 @@ fn a_call_that_runs_hears_that_it_is_cancelled_and_one_that_waits_is_not_begun()
         assert_eq!(wanted.wait(), Ok(0));
         assert!(NOTICED.load(Ordering::SeqCst));
         assert_eq!(r.call(|| RAN.load(Ordering::SeqCst), ()), Ok(10));
+    });
+}
+
+#[test]
+fn a_call_that_is_withdrawn_is_not_begun_or_not_disturbed() {
+    static BEGUN: AtomicBool = AtomicBool::new(false);
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    let running = || {
+        BEGUN.store(true, Ordering::SeqCst);
+        while !TOLD.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        current::is_cancelled()
+    };
+    with_server(|_, r| {
+        let running = r.call_async(running, ()).unwrap();
+        let waiting = r.call_async(double, (1,)).unwrap();
+        let wanted = r.call_async(double, (2,)).unwrap();
+        while !BEGUN.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        running.withdraw();
+        waiting.withdraw();
+        TOLD.store(true, Ordering::SeqCst);
+        assert_eq!(running.wait(), Ok(false));
+        assert!(matches!(waiting.wait(), Err(CallError::Cancelled(_))));
+        assert_eq!(wanted.wait(), Ok(4));
     });
 }
 

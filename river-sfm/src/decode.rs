@@ -16,7 +16,7 @@ use crate::wire::Attr;
 
 /// A type as which an attribute can be read: everything that is `DeserializeOwned`, and [`Blob`](crate::Blob).
 ///
-/// There is nothing to implement: derive `Deserialize`.
+/// There is nothing to implement: derive `Deserialize`. For types that cannot be read see [`ToAttr`](crate::ToAttr).
 #[diagnostic::on_unimplemented(
     message = "an attribute of a message cannot be read as `{Self}`",
     note = "derive `serde::Deserialize` for it; what is borrowed cannot be read, its owned form can: `String`, `Vec<T>`"

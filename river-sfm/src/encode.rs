@@ -15,7 +15,9 @@ use crate::value::{Elem, Kind, Scalar};
 
 /// A type that can be the value of an attribute: everything that is `Serialize`, and [`Blob`](crate::Blob).
 ///
-/// There is nothing to implement: derive `Serialize`.
+/// There is nothing to implement: derive `Serialize`. The encoding contains no names or types within a value. What needs
+/// these is sent but cannot be read (`serde_json::Value`, enums with `tag` or `untagged`) or cannot be sent (`flatten`),
+/// and `skip_serializing_if` must not be used.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an attribute of a message",
     note = "derive `serde::Serialize` for it"

@@ -1,5 +1,6 @@
 //! Receives that are posted now and completed later.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use river_core::{Posted, Vr};
@@ -7,7 +8,7 @@ use river_core::{Posted, Vr};
 use crate::error::RecvError;
 use crate::message::Message;
 use crate::pattern::Pattern;
-use crate::receive::open;
+use crate::receive::{open, timeout};
 
 /// A receive that was posted by [`Sfm::post_recv`](crate::Sfm::post_recv). It gets the earliest message that matches
 /// and that no receive posted before it matches, even if nobody polls it. Dropping it withdraws the receive: a message
@@ -28,14 +29,16 @@ use crate::receive::open;
 #[must_use = "a posted receive that is dropped is taken back"]
 #[derive(Debug)]
 pub struct PostedRecv<'v> {
+    vr: &'v Vr,
     posted: Posted<'v>,
-    pattern: String,
+    pattern: Rc<Pattern<'static>>,
 }
 
 impl<'v> PostedRecv<'v> {
     pub(crate) fn new(vr: &'v Vr, pattern: Pattern<'static>) -> Result<Self, RecvError> {
-        let (selector, text) = (pattern.selector()?, pattern.to_string());
-        Ok(Self { posted: vr.post(selector, move |envelope| pattern.accepts(envelope)), pattern: text })
+        let (selector, pattern) = (pattern.selector()?, Rc::new(pattern));
+        let accepts = pattern.clone();
+        Ok(Self { vr, posted: vr.post(selector, move |envelope| accepts.accepts(envelope)), pattern })
     }
 
     /// Returns the message if it has arrived. Does not block. Once the message was returned, the result is `None`.
@@ -73,8 +76,8 @@ impl<'v> PostedRecv<'v> {
     fn wait_until(self, deadline: Option<Instant>) -> Result<Message, RecvError> {
         match self.posted.wait_until(deadline) {
             Ok(envelope) => open(envelope),
-            Err(river_core::RecvError::Timeout { waited, queued }) => {
-                Err(RecvError::Timeout { waited, pattern: self.pattern, queued, near: Vec::new() })
+            Err(river_core::RecvError::Timeout { waited, .. }) => {
+                Err(timeout(self.vr, &self.pattern, waited))
             }
             Err(error) => Err(error.into()),
         }

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use river_core::testing::threads;
 use river_core::{QueueLimit, Result, Vr, VrId, WhenFull};
@@ -359,6 +359,72 @@ fn a_full_queue_is_an_error_that_says_so() {
         assert!(vr.ask(ids[0], msg! { n: 3 }).is_err());
         assert_eq!(vr.try_iter(pat! { n: 1 }).count(), 2);
         Ok(vr.send(ids[0], msg! { n: 2 })?)
+    });
+}
+
+#[test]
+fn a_posted_receive_that_times_out_shows_near_misses_too() {
+    run(1, |vr, _, ids| {
+        vr.send(ids[0], msg! { tag: "near", n: 1 })?;
+        let posted = || vr.post_recv(pat! { tag: "near", n: 2 });
+        let errors = [posted()?.wait_timeout(SHORT), posted()?.wait_deadline(Instant::now())];
+        for error in errors.map(|result| result.unwrap_err()) {
+            let RecvError::Timeout { queued: 1, near, .. } = &error else { panic!("{error}") };
+            assert_eq!((near.len(), &near[0].failed[..]), (1, &["n: 2".to_owned()][..]));
+        }
+        let posted = vr.post_recv(pat! { n: 1 })?;
+        assert_eq!(posted.wait_deadline(Instant::now() + LONG)?.get::<i32>("n")?, 1);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_deadline_ends_a_receive_and_a_question_and_what_is_there_is_received() {
+    run(2, |vr, index, ids| {
+        if index == 0 {
+            let late = vr.recv(pat! { n: 1 })?;
+            let question = vr.recv_timeout(pat! { n: 2 }, LONG)?;
+            vr.reply(&question, msg! { n: 2 })?;
+            vr.reply(&late, msg! { n: 1 })?;
+            return Ok(());
+        }
+        let past = Instant::now();
+        assert!(vr.recv_deadline(pat! { n: ANY }, past).unwrap_err().is_timeout());
+        assert!(vr.ask_deadline(ids[0], msg! { n: 1 }, past).unwrap_err().is_timeout());
+        assert_eq!(vr.ask_deadline(ids[0], msg! { n: 2 }, past + LONG)?.get::<i32>("n")?, 2);
+        vr.send(ids[1], msg! { n: 3 })?;
+        // It is there, though the time is up.
+        assert_eq!(vr.recv_deadline(pat! { n: 3 }, past)?.get::<i32>("n")?, 3);
+        vr.send(ids[1], msg! { n: 4 })?;
+        assert_eq!(vr.recv_deadline(pat! { n: 4 }, Instant::now() + LONG)?.get::<i32>("n")?, 4);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_multicast_reaches_all_but_those_that_are_gone() {
+    run(4, |vr, index, ids| {
+        if index == 3 {
+            return Ok(());
+        }
+        if index > 0 {
+            let m = vr.recv(pat! { src: ids[0], tag: "all" })?;
+            vr.send(ids[0], msg! { n: m.get::<i32>("n")?, data: m.get::<Vec<i32>>("data")? })?;
+            vr.recv(pat! { src: ids[0], tag: "over" })?;
+            return Ok(());
+        }
+        assert!(matches!(vr.recv(pat! { src: ids[3] }), Err(RecvError::Down(_))));
+        let all = msg! { tag: "all", n: 5, data: vec![7; 100] };
+        let error = vr.multicast(&[ids[3], ids[1], ids[2]], all).unwrap_err();
+        assert!(
+            matches!(&error, SendError::Core(river_core::SendError::Down(down)) if down.who == ids[3]),
+            "{error}"
+        );
+        for receiver in &ids[1..3] {
+            let m = vr.recv_timeout(pat! { src: *receiver }, LONG)?;
+            assert_eq!((m.get("n"), m.get("data")), (Ok(5), Ok(vec![7; 100])));
+        }
+        Ok(vr.multicast(&ids[1..3], msg! { tag: "over" })?)
     });
 }
 

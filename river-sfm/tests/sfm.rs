@@ -110,6 +110,32 @@ fn the_initiator_of_the_slides_receives_a_name_from_each() {
     assert_eq!(names[0].as_ref().unwrap()[..], ["host3", "host2", "host1"]);
 }
 
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Untagged {
+    Number(u64),
+    Pair(u64, u64),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Flat {
+    #[serde(flatten)]
+    rest: HashMap<String, u64>,
+}
+
+/// As the documentation says.
+#[test]
+fn what_needs_names_in_its_encoding_cannot_be_read_or_not_be_sent() {
+    alone(|vr, me| {
+        vr.send(me, msg! { data: Untagged::Pair(1, 2) })?;
+        let read = vr.recv(pat! {})?.get::<Untagged>("data");
+        assert!(matches!(read, Err(GetError::Decode { .. })), "{read:?}");
+        let error = vr.send(me, msg! { data: Flat { rest: HashMap::new() } }).unwrap_err();
+        assert!(matches!(error, SendError::Encode { .. }), "{error}");
+        Ok(())
+    });
+}
+
 // ---- matching ----
 
 #[test]

@@ -130,6 +130,12 @@ impl TrickleError {
     }
 }
 
+/// Whether a call failed because of the values that it was given or returned, be it that they cannot be encoded or
+/// decoded, or that their code panicked.
+pub(crate) fn concerns_values(error: &CallError) -> bool {
+    matches!(error, CallError::Panicked { .. } | CallError::Encode { .. } | CallError::Decode { .. })
+}
+
 /// A range of consecutive items of the work, counted from 0 in the order in which they were pulled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Items(pub Range<u64>);

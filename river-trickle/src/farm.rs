@@ -182,6 +182,10 @@ where
             match self.scheduler.poll() {
                 Action::Pull => self.pull()?,
                 Action::Issue { batch, chunks, vm } => self.issue(batch, &chunks, vm, issue)?,
+                Action::Recall { batches } => {
+                    let recalled = self.running.values().filter(|running| batches.contains(&running.batch));
+                    recalled.for_each(|running| running.pending.withdraw());
+                }
                 Action::Collect { vm } => return Ok(Next::Collect(vm)),
                 Action::Release { vm } => {
                     self.pool.release(self.vm(vm));
@@ -265,9 +269,20 @@ where
 
     /// Schedules a failed chunk again; its items no longer count as done.
     pub(crate) fn again(&mut self, open: Open<I::Item>) {
+        self.reopen(open);
+    }
+
+    /// Like [`again`](Self::again), but the chunk will not share a message with others.
+    pub(crate) fn again_alone(&mut self, open: Open<I::Item>) {
+        let chunk = self.reopen(open);
+        self.scheduler.handle_suspicious(chunk);
+    }
+
+    fn reopen(&mut self, open: Open<I::Item>) -> ChunkId {
         let chunk = self.scheduler.handle_again();
         self.done_items -= open.items.end - open.items.start;
         self.open.insert(chunk, open);
+        chunk
     }
 
     // ---- VMs ----

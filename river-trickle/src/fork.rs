@@ -1,20 +1,17 @@
-//! Fork and join (paper, section 2.3): without threads, a fork is a request, and a join waits for its reply.
+//! Fork (paper, section 2.3): without threads, a fork is a request, and a join waits for its reply.
 
 use std::fmt;
-use std::time::Instant;
 
-use river_rai::{CallError, Completion, Completions, Packed, Pending, RemoteFn, RemoteSend};
+use river_rai::{CallError, Object, Packed, Pending, RemoteFn, RemoteMethod, RemoteSend};
 
 use crate::error::TrickleError;
 use crate::vm::Vm;
 use crate::vms::Vms;
 
-/// A forked function that has not been joined.
+/// A forked function or method that has not been joined.
 #[must_use = "nobody will see the result, or the error, of a fork that is not joined"]
 pub struct Handle<'a, R> {
-    pending: Pending<'a, R>,
-    /// When the call is given up, see [`Vm::timeout`].
-    deadline: Option<Instant>,
+    pub(crate) pending: Pending<'a, R>,
     on: OnVm<'a>,
 }
 
@@ -35,7 +32,7 @@ impl Drop for OnVm<'_> {
 }
 
 impl<'a, R> Handle<'a, R> {
-    /// The VM on which the function runs.
+    /// The VM on which it runs.
     #[must_use]
     pub fn vm(&self) -> &Vm<'a> {
         &self.on.0
@@ -45,6 +42,15 @@ impl<'a, R> Handle<'a, R> {
     /// [`is_cancelled`](river_rai::current::is_cancelled).
     pub fn cancel(self) {
         self.pending.cancel();
+    }
+
+    /// Waits for the result; an error names the VM.
+    pub(crate) fn wait(self) -> Result<R, TrickleError>
+    where
+        R: RemoteSend,
+    {
+        let Self { pending, on } = self;
+        pending.wait().map_err(|error| on.0.error(error))
     }
 }
 
@@ -97,7 +103,7 @@ pub fn each<L>(arguments: L) -> Each<L> {
     Each(arguments)
 }
 
-/// Starts functions on VMs, without waiting; [`join`] waits for the results (paper, section 2.3). The original
+/// Starts functions on VMs, without waiting; [`join`](crate::join) waits for the results (paper, section 2.3). The original
 /// inspected its arguments to decide whether a list is one argument or one for each VM; here their types decide.
 ///
 /// ```no_run
@@ -244,11 +250,11 @@ where
 {
     let on = OnVm::new(vm);
     let pending = vm.rai().call_packed(function, args).map_err(|error| vm.error(error))?;
-    Ok(Handle { pending, deadline: vm.deadline(), on })
+    Ok(Handle { pending, on })
 }
 
 impl<'a> Vm<'a> {
-    /// Starts a function on the VM, without waiting; [`join`] waits for the result (paper, section 2.3).
+    /// Starts a function on the VM, without waiting; [`join`](crate::join) waits for the result (paper, section 2.3).
     ///
     /// # Errors
     /// As [`fork`].
@@ -259,6 +265,46 @@ impl<'a> Vm<'a> {
         Args: RemoteSend,
     {
         fork(self, function, args)
+    }
+
+    /// Starts a method of an object that lives on the VM, without waiting; [`join`](crate::join) waits for the result.
+    ///
+    /// ```no_run
+    /// # fn example(vms: river_trickle::Vms<'_>) -> river_core::Result {
+    /// use river_trickle::join;
+    ///
+    /// let stack = vms[0].create(Vec::<String>::new, ())?;
+    /// let pushed = vms[0].fork_method(&stack, Vec::push, ("A".to_string(),))?;
+    /// let length = vms[0].fork_method(&stack, Vec::len, ())?;
+    /// assert_eq!(join((pushed, length))?, ((), 1));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As the function [`fork`]; [`CallError::NoSuchObject`] in it if the object lives on another VM.
+    pub fn fork_method<T, F, Args, Access>(
+        &self,
+        object: &Object<'a, T>,
+        method: F,
+        args: Args,
+    ) -> Result<Handle<'a, F::Output>, TrickleError>
+    where
+        T: Send + 'static,
+        F: RemoteMethod<T, Args, Access>,
+        F::Output: RemoteSend,
+        Args: RemoteSend,
+        Access: 'static,
+    {
+        if object.server() != self.server() {
+            let (function, object) = (std::any::type_name::<F>().into(), format!("{object:?}"));
+            return Err(self.error(CallError::NoSuchObject { function, object }));
+        }
+        let on = OnVm::new(self);
+        let pending = match self.limit() {
+            Some(limit) => object.timeout(limit).call_async(method, args),
+            None => object.call_async(method, args),
+        };
+        Ok(Handle { pending: pending.map_err(|error| self.error(error))?, on })
     }
 }
 
@@ -292,114 +338,5 @@ impl<'a> Vms<'a> {
         Args: RemoteSend,
     {
         fork(&self[..], function, each(args))
-    }
-}
-
-/// The arguments that [`join`] accepts: a [`Handle`], or a `Vec` or a tuple of handles.
-pub trait Join {
-    /// The result, or the results in the order of the handles.
-    type Output;
-
-    /// See the function [`join`].
-    ///
-    /// # Errors
-    /// As the function [`join`].
-    fn join(self) -> Result<Self::Output, TrickleError>;
-}
-
-/// Waits for forked functions and returns their results.
-///
-/// ```no_run
-/// # fn example(vms: river_trickle::Vms<'_>) -> river_core::Result {
-/// use river_trickle::join;
-///
-/// let h = vms[0].fork(|x: i64| x + 10, (1,))?;
-/// assert_eq!(join(h)?, 11);
-///
-/// let hs = (vms[0].fork(|x: i64| x + 10, (1,))?, vms[1].fork(|x: i64| x + 20, (2,))?);
-/// assert_eq!(join(hs)?, (11, 22));
-/// # Ok(()) }
-/// ```
-///
-/// # Errors
-/// [`TrickleError::Call`] of the first handle that failed; the others are dropped.
-///
-/// # Blocking
-/// Until all the functions have returned or one has failed.
-pub fn join<J: Join>(handles: J) -> Result<J::Output, TrickleError> {
-    handles.join()
-}
-
-impl<R: RemoteSend> Join for Handle<'_, R> {
-    type Output = R;
-
-    fn join(self) -> Result<R, TrickleError> {
-        let Self { pending, on, .. } = self;
-        pending.wait().map_err(|error| on.0.error(error))
-    }
-}
-
-impl<J: Join> Join for Vec<J> {
-    type Output = Vec<J::Output>;
-
-    fn join(self) -> Result<Self::Output, TrickleError> {
-        self.into_iter().map(Join::join).collect()
-    }
-}
-
-macro_rules! tuples {
-    ($($handle:ident)*) => {
-        impl<$($handle: Join),*> Join for ($($handle,)*) {
-            type Output = ($($handle::Output,)*);
-
-            #[allow(non_snake_case)]
-            fn join(self) -> Result<Self::Output, TrickleError> {
-                let ($($handle,)*) = self;
-                Ok(($($handle.join()?,)*))
-            }
-        }
-    };
-}
-
-tuples!(A B);
-tuples!(A B C);
-tuples!(A B C D);
-tuples!(A B C D E);
-tuples!(A B C D E F);
-tuples!(A B C D E F G);
-tuples!(A B C D E F G H);
-
-/// Waits for whichever fork ends first, removes its handle from the list, and returns it with the result. The handle
-/// only serves to tell on which VM it ran.
-///
-/// # Errors
-/// [`TrickleError::Call`] if the one that ended first failed, or exceeded its [time limit](Vm::timeout); it is removed
-/// from the list as well. [`TrickleError::NothingToJoin`] if the list is empty.
-///
-/// # Blocking
-/// Until one of the functions has returned or failed.
-pub fn joinany<'a, R: RemoteSend>(
-    handles: &mut Vec<Handle<'a, R>>,
-) -> Result<(Handle<'a, R>, R), TrickleError> {
-    let first = handles.first().ok_or(TrickleError::NothingToJoin)?;
-    let vr = first.vm().rai().vr();
-    let mut completions = Completions::new(vr);
-    for handle in handles.iter() {
-        completions.add(&handle.pending);
-    }
-    let deadline = handles.iter().filter_map(|handle| handle.deadline).min();
-    let at = match completions.next_until(deadline).map_err(|error| TrickleError::waiting(&error))? {
-        Completion::Answered(ready) => handles.iter().position(|handle| handle.pending.ticket() == ready),
-        Completion::Timeout => handles.iter().position(|handle| handle.deadline == deadline),
-        Completion::Empty => None,
-    };
-    let mut handle = handles.remove(at.ok_or(TrickleError::NothingToJoin)?);
-    match handle.pending.try_wait() {
-        Ok(Some(result)) => Ok((handle, result)),
-        Ok(None) => {
-            handle.pending.cancel();
-            Err(handle.vm().error(CallError::Timeout { function: handle.pending.function().into() }))
-        }
-        Err(error) => Err(handle.vm().error(error)),
     }
 }

@@ -5,11 +5,11 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use river_core::Panic;
+use river_core::{Panic, catch_panic_quietly};
 use river_rai::{CallError, Packed, Pending, RemoteSend};
 
 use crate::chunk::Chunk;
-use crate::error::{Items, TrickleError};
+use crate::error::{Items, TrickleError, concerns_values};
 use crate::farm::{Answer, Event, Farm, Finished, Load, Next, Open};
 use crate::progress::Progress;
 use crate::scheduler::Mode as Keep;
@@ -274,6 +274,12 @@ fn accept<'a, I, R>(
             farm.again(Open { failures: open.failures + 1, ..open });
         }
         Err(error) => {
+            if per_item
+                && concerns_values(&error)
+                && let Some(items) = divide(&open)
+            {
+                return items.into_iter().rev().for_each(|item| farm.again_alone(item));
+            }
             let (items, vm) = (Items(open.items.clone()), vm.to_owned());
             let error = match deadline {
                 Some(limit) if error.is_timeout() => TrickleError::TimedOut { items, vm, limit },
@@ -313,6 +319,20 @@ fn accept<'a, I, R>(
             }
         }
     }
+}
+
+/// A chunk for each item of a chunk that has several, if they can be decoded.
+fn divide<T: RemoteSend>(open: &Open<T>) -> Option<Vec<Open<T>>> {
+    if open.items.end - open.items.start < 2 {
+        return None;
+    }
+    // What panicked on the VM may panic here, too.
+    let (values,) = catch_panic_quietly(|| open.args.unpack()).ok()?.ok()?;
+    let items = open.items.clone().zip(values).map(|(item, value)| {
+        let args = Packed::new((vec![value],)).ok()?;
+        Some(Open { items: item..item + 1, args, failures: open.failures })
+    });
+    items.collect()
 }
 
 impl<F, M, I, R> Iterator for ForkGen<'_, F, M, I, R>

@@ -33,7 +33,8 @@
 //! accepted result, though a function may have begun twice. Items on which three VMs died are given up, with an error
 //! that shows how they died. A function that panics does not end its VM; its items yield an error, or are
 //! [retried](ForkGen::retries). Chunks that take too long are [cancelled](ForkGen::deadline); those of stragglers are
-//! also run by another VM that is idle. Calls and forks name one VM and fail with it.
+//! also run by another VM that is idle; in a `forkfold`, where that would count them twice, only those that the straggler
+//! has not begun. Calls and forks name one VM and fail with it.
 //!
 //! VMs may [join](Vms::grow) while a farm runs, and be [drained](Vms::drain) without losing work. [`Vms::release`]
 //! gives all of them back.
@@ -41,7 +42,7 @@
 //! # Where things are
 //!
 //! [`connect`], [`connect_or_start`] and [`start`] return [`Vms`]; a [`Vm`] calls, forks and creates objects; [`join`]
-//! and [`joinany`] wait for what [`fork`] started; [`Vms::inject`] puts data where functions find it. A farm over items
+//! and [`joinany`] wait for what [`fork`] and [`Vm::fork_method`] started; [`Vms::inject`] puts data where functions find it. A farm over items
 //! is [`Vms::forkwork`], [`Vms::forkgen`] or, if results are large and must be combined, [`Vms::forkfold`]; [`Work`]
 //! describes the functions that it takes, [`Chunk`] how many items are sent together.
 //!
@@ -61,7 +62,8 @@
 //! * `vm`: a handle to one VM
 //! * `vms`: a handle to all of them
 //! * `inject`: data, functions and objects with names
-//! * `fork`: fork and join
+//! * `fork`: starts functions and methods
+//! * `join`: waits for what was forked
 //! * `connect`: finds VMs
 //! * `farm`: the scheduler, driven by calls and their answers
 //! * `forkgen`: independent items
@@ -75,6 +77,7 @@ mod fork;
 mod forkfold;
 mod forkgen;
 mod inject;
+mod join;
 mod lot;
 mod options;
 mod pace;
@@ -88,9 +91,10 @@ mod work;
 pub use chunk::Chunk;
 pub use connect::{connect, connect_or_start, start};
 pub use error::{Death, Items, TrickleError};
-pub use fork::{Each, Fork, Handle, Join, Listed, ListedEach, Mapped, Same, each, fork, join, joinany};
+pub use fork::{Each, Fork, Handle, Listed, ListedEach, Mapped, Same, each, fork};
 pub use forkfold::ForkFold;
 pub use forkgen::ForkGen;
+pub use join::{Join, join, joinany};
 pub use progress::{Progress, progress_bar};
 pub use river_rai::current;
 pub use vm::Vm;

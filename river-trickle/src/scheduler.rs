@@ -14,7 +14,9 @@
 //! than one chunk, each of them is sent alone from then on, and the next death shows which one it is.
 //!
 //! A farm is *direct* (a finished chunk is accepted at once) or *held*: results accumulate on the VM, and the chunks
-//! are accepted together when the accumulated result has been collected.
+//! are accepted together when the accumulated result has been collected. In the tail, when no work is left to be
+//! issued, idle VMs help slow ones. In a direct farm they run copies of their chunks. In a held farm a copy would be
+//! counted twice; there, batches that a slow VM has not begun are recalled, and issued again when it has confirmed that.
 //!
 //! * `poll`: decides what to do next
 //! * `events`: events of the normal case
@@ -57,6 +59,8 @@ pub(crate) enum Action {
     Pull,
     /// Send chunks to a VM, in one message.
     Issue { batch: BatchId, chunks: Vec<ChunkId>, vm: VmIndex },
+    /// Ask that these batches not be begun; answer with `handle_not_begun` or `handle_finished`.
+    Recall { batches: Vec<BatchId> },
     /// Fetch what a VM has accumulated; answer with `handle_collected`.
     Collect { vm: VmIndex },
     /// Give back a VM that was leaving and has nothing left to do.
@@ -113,6 +117,8 @@ struct Batch {
     chunks: Vec<ChunkId>,
     /// Its chunks have been given to others; only its answer is still expected.
     stale: bool,
+    /// The VM was asked not to begin it.
+    recalled: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,6 +141,8 @@ struct Vm {
     stale: usize,
     /// It has been silent for long: others may run its chunks as well.
     slow: bool,
+    /// It was slow, and others do what it had not begun: it gets more work only if no other VM is free.
+    lags: bool,
     /// Finished but not collected.
     held: Vec<ChunkId>,
     collecting: bool,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use river_core::{Down, VmInfo, VrId};
 use river_rai::{CallError, Object, Rai, RemoteFn, RemoteSend};
@@ -40,9 +40,9 @@ impl<'a> Vm<'a> {
         Place { rai: self.rai, name: &self.name, info: self.info.as_deref() }
     }
 
-    /// The deadline of a call that is made now.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.limit.and_then(|limit| Instant::now().checked_add(limit))
+    /// The time limit of its calls.
+    pub(crate) fn limit(&self) -> Option<Duration> {
+        self.limit
     }
 
     pub(crate) fn server(&self) -> VrId {

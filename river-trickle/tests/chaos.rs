@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::any;
 use proptest::strategy::{Strategy, ValueTree};
@@ -57,6 +57,30 @@ impl Process {
     }
 }
 
+/// The children of a process: the hosts of a VM.
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Whether a process runs; one that has ended but has not been waited for does not.
+fn runs(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, state)| !state.trim_start().starts_with(['Z', 'X']))
+}
+
+/// Waits until none of these processes runs.
+fn wait_for_end(hosts: &HashSet<u32>) {
+    let start = Instant::now();
+    while let Some(host) = hosts.iter().find(|host| runs(**host)) {
+        assert!(start.elapsed() < Duration::from_secs(30), "host {host} is left");
+        std::thread::yield_now();
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -72,6 +96,8 @@ struct Chaos {
     /// VMs that are already drained or stopped.
     struck: HashSet<String>,
     happened: Vec<String>,
+    /// All hosts that were seen.
+    hosts: HashSet<u32>,
 }
 
 impl Chaos {
@@ -86,6 +112,7 @@ impl Chaos {
             processes: HashMap::new(),
             struck: HashSet::new(),
             happened: Vec::new(),
+            hosts: HashSet::new(),
         };
         (0..VMS).for_each(|_| chaos.start());
         chaos
@@ -101,8 +128,13 @@ impl Chaos {
         any::<usize>().new_tree(&mut self.dice).unwrap().current() % sides
     }
 
+    fn note_hosts(&mut self) {
+        self.hosts.extend(self.processes.values().flat_map(|process| children(process.0.id())));
+    }
+
     /// Strikes one VM, and starts another in its place.
     fn strike(&mut self) {
+        self.note_hosts();
         let mut names: Vec<String> =
             self.processes.keys().filter(|name| !self.struck.contains(*name)).cloned().collect();
         names.sort_unstable();
@@ -171,9 +203,7 @@ fn every_item_has_one_right_result_whatever_happens_to_the_vms() {
     assert_eq!(results.len() as u64, ITEMS);
     assert!(results.iter().all(|(x, squared)| *squared == x * x));
     println!("{:?}", chaos.happened);
-    // Stopped VMs hold their hosts, which end with them.
-    let processes: Vec<u32> = chaos.processes.values().map(|process| process.0.id()).collect();
-    drop(chaos);
-    let gone = |pid: &u32| !std::path::Path::new(&format!("/proc/{pid}")).exists();
-    assert!(processes.iter().all(gone), "a VM is left");
+    // They end with the program, those of VMs that were killed, stopped or drained as well.
+    assert!(chaos.hosts.len() >= VMS, "{} hosts were seen", chaos.hosts.len());
+    wait_for_end(&chaos.hosts);
 }

@@ -6,7 +6,7 @@ use river_rai::{CallError, Completion, Pending, RemoteSend, Ticket};
 
 use super::clock::TICK;
 use super::{Begin, Event, Farm, Finished, Open, Running};
-use crate::error::TrickleError;
+use crate::error::{TrickleError, concerns_values};
 use crate::scheduler::{ChunkId, Mode, VmIndex};
 
 /// How long a farm without VMs waits for new ones, if it is searching for them.
@@ -66,6 +66,13 @@ where
             Err(CallError::Stopped) => return Err(TrickleError::Stopped),
             result => result,
         };
+        if let Err(CallError::Cancelled(_)) = &result
+            && self.scheduler.handle_not_begun(batch)
+        {
+            let busy = self.scheduler.first_batch(vm).is_some();
+            self.vms[vm.0].busy_since = busy.then(|| self.now());
+            return Ok(Event::Nothing);
+        }
         let used = self.scheduler.handle_finished(batch);
         let items = used
             .iter()
@@ -80,12 +87,22 @@ where
             self.spoil(vm);
             return Ok(Event::Spoiled(vm));
         }
+        // The call has one answer for all its chunks, though probably only one of them has failed.
+        let divided = chunks > 1
+            && self.scheduler.mode() == Mode::Direct
+            && result.as_ref().err().is_some_and(concerns_values);
         let (busy, owes) = (self.scheduler.first_batch(vm).is_some(), self.scheduler.owes(vm));
         let now = self.now();
         let member = &mut self.vms[vm.0];
         member.busy_since = busy.then_some(now);
         // It may have begun the next batch before it received that cancellation too.
         member.stuck_since = member.stuck_since.and(owes.then_some(now));
+        if divided {
+            for chunk in used.iter().rev() {
+                self.open.remove(chunk).into_iter().for_each(|open| self.again_alone(open));
+            }
+            return Ok(Event::Nothing);
+        }
         if used.is_empty() {
             return Ok(Event::Nothing);
         }

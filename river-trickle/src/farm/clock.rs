@@ -32,8 +32,7 @@ where
     }
 
     fn needs_clock(&self) -> bool {
-        let tail =
-            self.options.speculate && self.scheduler.mode() == Mode::Direct && self.scheduler.is_tail();
+        let tail = self.options.speculate && self.scheduler.is_tail();
         tail || self.options.deadline.is_some() || self.options.cancellable || self.pool.grows()
     }
 

@@ -37,7 +37,7 @@ impl Scheduler {
 
     /// A VM has answered a batch, successfully or not. Returns the chunks whose results count; ignore the others.
     pub(crate) fn handle_finished(&mut self, batch: BatchId) -> Vec<ChunkId> {
-        let Some(Batch { vm, chunks, stale }) = self.batches.remove(&batch) else { return Vec::new() };
+        let Some(Batch { vm, chunks, stale, .. }) = self.batches.remove(&batch) else { return Vec::new() };
         let state = &mut self.vms[vm.0];
         if stale {
             state.stale -= 1;

@@ -16,7 +16,7 @@ impl Scheduler {
         }
         let size = (self.window / 2).max(1);
         let free = self.vms.iter().enumerate().filter(|(_, vm)| vm.is_free(self.window, size));
-        let free = free.min_by_key(|(_, vm)| vm.outstanding).map(|(index, _)| VmIndex(index));
+        let free = free.min_by_key(|(_, vm)| (vm.lags, vm.outstanding)).map(|(index, _)| VmIndex(index));
         if let Some(vm) = free {
             let alone = self.ready.front().is_some_and(|chunk| self.open[chunk].alone);
             if !self.exhausted && !alone && self.ready.len() < size {
@@ -25,6 +25,10 @@ impl Scheduler {
             let chunks = if self.ready.is_empty() { self.copies(vm, size) } else { self.take_ready(size) };
             if !chunks.is_empty() {
                 return self.issue(vm, chunks);
+            }
+            let batches = self.recall(vm);
+            if !batches.is_empty() {
+                return Action::Recall { batches };
             }
         }
         if self.alive() == 0 {
@@ -90,6 +94,21 @@ impl Scheduler {
         single.take(size).copied().collect()
     }
 
+    /// Batches that slow VMs have not begun, as far as is known, if `vm` has nothing else to do. A VM works in order, so
+    /// these are all but its first.
+    fn recall(&mut self, vm: VmIndex) -> Vec<BatchId> {
+        if self.mode == Mode::Direct || self.vms[vm.0].outstanding > 0 {
+            return Vec::new();
+        }
+        let slow = self.vms.iter().filter(|vm| vm.slow);
+        let mut batches: Vec<BatchId> = slow.flat_map(|vm| vm.batches.iter().skip(1)).copied().collect();
+        batches.retain(|batch| {
+            let batch = self.batches.get_mut(batch);
+            batch.is_some_and(|batch| !std::mem::replace(&mut batch.recalled, true))
+        });
+        batches
+    }
+
     fn issue(&mut self, vm: VmIndex, chunks: Vec<ChunkId>) -> Action {
         let batch = BatchId(self.issued);
         self.issued += 1;
@@ -101,7 +120,7 @@ impl Scheduler {
         let state = &mut self.vms[vm.0];
         state.batches.push_back(batch);
         state.outstanding += chunks.len();
-        self.batches.insert(batch, Batch { vm, chunks: chunks.clone(), stale: false });
+        self.batches.insert(batch, Batch { vm, chunks: chunks.clone(), stale: false, recalled: false });
         Action::Issue { batch, chunks, vm }
     }
 }

@@ -45,6 +45,22 @@ impl Scheduler {
         state.slow = state.outstanding > 0;
     }
 
+    /// A VM has not begun a batch, and will not. If it was recalled, its chunks go to others; otherwise returns `false`,
+    /// and nothing has changed.
+    pub(crate) fn handle_not_begun(&mut self, batch: BatchId) -> bool {
+        if !self.batches.get(&batch).is_some_and(|batch| batch.recalled && !batch.stale) {
+            return false;
+        }
+        let Some(Batch { vm, chunks, .. }) = self.batches.remove(&batch) else { return false };
+        let state = &mut self.vms[vm.0];
+        state.lays_down(batch, chunks.len());
+        state.lags = true;
+        for chunk in chunks {
+            self.give_back(chunk, false);
+        }
+        true
+    }
+
     /// The first batch of a VM is overdue. Its chunks, unless another VM has them too, are closed and returned; the
     /// other chunks of the VM go to others, and it gets no more until it has answered everything.
     pub(crate) fn handle_overdue(&mut self, vm: VmIndex) -> Vec<ChunkId> {

@@ -1,5 +1,7 @@
 //! Tests the scheduler against random orders of events.
 
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -69,6 +71,7 @@ fn drive(mode: Mode, chunks: u64, vms: usize, chances: &[Chance]) -> (HashMap<Ch
     }
     let mut settled: HashMap<ChunkId, u32> = HashMap::new();
     let (mut pulled, mut over, mut late) = (0, 0, Vec::new());
+    let mut recalled = HashSet::new();
     let mut window = PREFETCH;
     let mut chances = chances.iter();
     for _ in 0..100_000 {
@@ -90,6 +93,14 @@ fn drive(mode: Mode, chunks: u64, vms: usize, chances: &[Chance]) -> (HashMap<Ch
                 assert!(!mine.clone().any(|chunk| chunks.contains(chunk)), "a copy for who has it");
                 assert!(mine.count() + chunks.len() <= window.max(20));
                 worker.queue.push_back((batch, chunks));
+            }
+            Action::Recall { batches } => {
+                assert!(mode == Mode::Held && !batches.is_empty());
+                let behind = |worker: &Worker, batch| worker.queue.iter().skip(1).any(|(it, _)| *it == batch);
+                for batch in batches {
+                    assert!(workers.iter().any(|worker| behind(worker, batch)), "it may have begun");
+                    assert!(recalled.insert(batch), "recalled twice");
+                }
             }
             Action::Collect { vm } => {
                 let worker = &mut workers[vm.0];
@@ -117,8 +128,17 @@ fn drive(mode: Mode, chunks: u64, vms: usize, chances: &[Chance]) -> (HashMap<Ch
                         let index = busy[n % busy.len()];
                         let worker = &mut workers[index];
                         if let Some(batch) = worker.stale.pop() {
+                            assert!(!scheduler.handle_not_begun(batch));
                             assert!(scheduler.handle_finished(batch).is_empty());
                         } else if let Some((batch, chunks)) = worker.queue.pop_front() {
+                            // Whether the VM had begun it before it was recalled.
+                            let not_begun = recalled.contains(&batch) && n % 2 == 0;
+                            if !recalled.contains(&batch) || not_begun {
+                                assert_eq!(scheduler.handle_not_begun(batch), not_begun);
+                            }
+                            if not_begun {
+                                continue;
+                            }
                             let used = scheduler.handle_finished(batch);
                             over += 1;
                             match mode {
@@ -419,4 +439,29 @@ fn what_was_folded_into_something_spoiled_is_folded_again() {
     let again: Vec<u64> = fill(&mut scheduler, 0).iter().map(|(_, _, chunks)| chunks[0].0).collect();
     assert_eq!(again.len(), PREFETCH);
     assert_eq!(scheduler.open.len(), PREFETCH, "the other one has not been pulled");
+}
+
+#[test]
+fn what_a_slow_vm_has_not_begun_is_folded_by_an_idle_one() {
+    let mut scheduler = Scheduler::new(Mode::Held);
+    let [slow, idle] = [(); 2].map(|()| scheduler.handle_joined());
+    let issued = fill(&mut scheduler, 4);
+    let (of_slow, of_idle): (Vec<_>, Vec<_>) = issued.into_iter().partition(|(vm, ..)| *vm == slow);
+    for (_, batch, _) in of_idle {
+        scheduler.handle_finished(batch);
+    }
+    scheduler.handle_exhausted();
+    assert_eq!(scheduler.poll(), Action::Collect { vm: idle });
+    scheduler.handle_collected(idle);
+    assert_eq!(scheduler.poll(), Action::Wait);
+    scheduler.handle_slow(slow);
+    let [(_, first, _), (_, second, chunks)] = &of_slow[..] else { panic!("{of_slow:?}") };
+    assert_eq!(scheduler.poll(), Action::Recall { batches: vec![*second] });
+    assert_eq!(scheduler.poll(), Action::Wait, "it may have begun");
+    scheduler.handle_finished(*first);
+    assert!(scheduler.handle_not_begun(*second));
+    // Not the slow VM, though it is free as well.
+    assert!(
+        matches!(scheduler.poll(), Action::Issue { vm, chunks: again, .. } if vm == idle && again == *chunks)
+    );
 }

@@ -118,6 +118,73 @@ fn what_cannot_be_encoded_is_no_fault_of_a_vm() {
     });
 }
 
+/// Refuses to be encoded as a result, or panics, if it is one of these.
+struct Picky(u64);
+
+const REFUSED: u64 = 15_007;
+const PANICS: u64 = 15_013;
+
+impl Serialize for Picky {
+    fn serialize<S: Serializer>(&self, sink: S) -> Result<S::Ok, S::Error> {
+        assert!(self.0 != PANICS, "not this one");
+        if self.0 == REFUSED { Err(serde::ser::Error::custom("refused")) } else { self.0.serialize(sink) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Picky {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        u64::deserialize(source).map(Picky)
+    }
+}
+
+#[test]
+fn a_result_that_cannot_be_encoded_costs_no_other_its_result() {
+    with_vms(2, |vms| {
+        // Many chunks of one share a message by the time that it happens.
+        for chunk in [1, 10] {
+            let (good, bad): (Vec<_>, Vec<_>) = vms.forkgen(Picky, 0..20_000, chunk).partition(Result::is_ok);
+            let mut bad: Vec<_> = bad.into_iter().filter_map(Result::err).collect();
+            bad.sort_by_key(
+                |error| matches!(error, TrickleError::Items { items, .. } if items.0.start == PANICS),
+            );
+            let texts: Vec<String> = bad.iter().map(ToString::to_string).collect();
+            let [refused, panicked] = &texts[..] else { panic!("{} errors: {texts:?}", texts.len()) };
+            assert!(refused.starts_with("item 15007 failed on VM vm-"), "{refused}");
+            assert!(panicked.starts_with("item 15013 ") && panicked.contains("not this one"), "{panicked}");
+            let good: HashSet<u64> = good.into_iter().flatten().map(|Picky(x)| x).collect();
+            assert_eq!(good.len(), 19_998);
+        }
+    });
+}
+
+#[test]
+fn an_item_that_cannot_be_decoded_costs_only_its_chunk_its_results() {
+    #[derive(Serialize)]
+    struct Item(u64);
+    impl<'de> Deserialize<'de> for Item {
+        fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+            let item = u64::deserialize(source)?;
+            assert!(item != PANICS, "not this one");
+            if item == REFUSED { Err(serde::de::Error::custom("refused")) } else { Ok(Item(item)) }
+        }
+    }
+    with_vms(2, |vms| {
+        for chunk in [1, 5] {
+            let results = vms.forkgen(|item: Item| item.0, (0..20_000).map(Item), chunk);
+            let mut failed: Vec<_> = results
+                .filter_map(|result| match result {
+                    Err(TrickleError::Items { items, .. }) => Some(items.0),
+                    other => other.map(|_| None).unwrap(),
+                })
+                .collect();
+            failed.sort_by_key(|items| items.start);
+            let chunk = chunk as u64;
+            let of = |item: u64| item / chunk * chunk..item / chunk * chunk + chunk;
+            assert_eq!(failed, [of(REFUSED), of(PANICS)]);
+        }
+    });
+}
+
 #[test]
 fn a_chunk_that_takes_too_long_fails_and_its_vm_works_on() {
     let endless = |x: u64| {

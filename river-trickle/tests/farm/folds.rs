@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use river_core::{Vr, VrId};
 use river_trickle::{TrickleError, current};
 
 use super::scene::with_vms;
@@ -47,6 +48,29 @@ fn what_a_dead_vm_had_folded_is_folded_again() {
                 assert!(lost > 0 && left + lost == alive, "{left} left, {lost} lost of {alive}");
             }
         }
+    });
+}
+
+#[test]
+fn a_slow_vm_folds_only_what_it_has_begun() {
+    /// Which VM has folded which items.
+    type Who = Vec<(VrId, u64)>;
+    let step = |who: &mut Who, items: Vec<u64>| {
+        let here = current::with_vr(Vr::id).unwrap();
+        for item in items {
+            // Too long for several chunks to share a message; the first one long enough to be noticed.
+            std::thread::sleep(Duration::from_millis(if item == 0 { 2000 } else { 5 }));
+            who.push((here, item));
+        }
+    };
+    with_vms(2, |vms| {
+        let who = vms.forkfold(step, |a: &mut Who, b| a.extend(b), 0..30, 1).run().unwrap();
+        let mut items: Vec<u64> = who.iter().map(|(_, item)| *item).collect();
+        items.sort_unstable();
+        assert_eq!(items, (0..30).collect::<Vec<u64>>());
+        let slow = who.iter().find(|(_, item)| *item == 0).unwrap().0;
+        let folded: Vec<u64> = who.iter().filter(|(vm, _)| *vm == slow).map(|(_, item)| *item).collect();
+        assert_eq!(folded, [0], "it has folded more");
     });
 }
 

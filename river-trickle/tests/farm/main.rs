@@ -9,7 +9,7 @@ mod scene;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use river_core::VrError;
 use river_trickle::{Chunk, TrickleError, Vms, current, join, joinany};
@@ -95,6 +95,69 @@ fn joinany_returns_each_fork_once() {
         }
         assert_eq!(results.into_values().collect::<Vec<_>>(), [10, 11, 12]);
         assert_eq!(joinany(&mut hs).unwrap_err(), TrickleError::NothingToJoin);
+    });
+}
+
+#[test]
+fn methods_are_forked_like_functions() {
+    with_vms(2, |vms| {
+        let stack = vms[0].create(Vec::<i64>::new, ()).unwrap();
+        let pushed =
+            (1..=3).map(|n| vms[0].fork_method(&stack, Vec::push, (n,)).unwrap()).collect::<Vec<_>>();
+        let length = vms[0].fork_method(&stack, Vec::len, ()).unwrap();
+        assert_eq!(join((pushed, length)), Ok((vec![(); 3], 3)));
+        let first = |stack: &Vec<i64>| stack[0];
+        let mut hs = vec![vms[0].fork_method(&stack, first, ()).unwrap(), vms[1].fork(foo, (1,)).unwrap()];
+        let mut results = [joinany(&mut hs).unwrap(), joinany(&mut hs).unwrap()]
+            .map(|(h, r)| (h.vm().name().to_owned(), r));
+        results.sort();
+        assert_eq!(results, [("vm-0".into(), 1), ("vm-1".into(), 11)]);
+        let error = vms[1].fork_method(&stack, Vec::len, ()).unwrap_err().to_string();
+        assert!(error.starts_with("VM vm-1: ") && error.contains("does not exist on the server"), "{error}");
+    });
+}
+
+#[test]
+fn a_forked_method_has_the_time_limit_of_its_vm() {
+    with_vms(1, |vms| {
+        let object = vms[0].create(|| 0_u64, ()).unwrap();
+        let endless = |_: &u64| {
+            while !current::is_cancelled() {
+                std::thread::yield_now();
+            }
+        };
+        let fork = || vms[0].timeout(Duration::from_millis(20)).fork_method(&object, endless, ()).unwrap();
+        for error in [join(fork()).unwrap_err(), joinany(&mut vec![fork()]).unwrap_err()] {
+            assert!(matches!(&error, TrickleError::Call { error, .. } if error.is_timeout()), "{error}");
+        }
+    });
+}
+
+#[test]
+fn a_vm_that_is_drained_is_not_given_back_before_its_methods_are_joined() {
+    with_vms(1, |vms| {
+        let object = vms[0].create(|| 5_u64, ()).unwrap();
+        let forked = vms[0].fork_method(&object, |n: &u64| *n, ()).unwrap();
+        vms.drain(&vms[0]);
+        assert_eq!(vms[0].call(foo, (1,)), Ok(11));
+        assert_eq!(join(forked), Ok(5));
+        assert!(vms[0].call(foo, (1,)).is_err());
+    });
+}
+
+/// If each call looked at all that is left, this would take minutes.
+#[test]
+fn joinany_finds_what_has_been_answered_however_many_are_left() {
+    with_vms(2, |vms| {
+        let forks = (0..8000).map(|n| vms[n % 2].fork(|x: usize| x, (n,)));
+        let mut hs = forks.collect::<Result<Vec<_>, _>>().unwrap();
+        let start = Instant::now();
+        let mut results = HashSet::new();
+        while !hs.is_empty() {
+            results.insert(joinany(&mut hs).unwrap().1);
+        }
+        assert_eq!(results.len(), 8000);
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     });
 }
 
