@@ -7,17 +7,20 @@
 mod cache;
 mod directory;
 mod memory;
+mod packed;
 mod place;
 
 use std::env::consts;
 use std::fs::File;
 use std::io::{self, Read};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
 use crate::id::ImageHash;
 
 pub(crate) use cache::{ImageCache, InsertError, retry_busy};
+pub(crate) use packed::{Packed, pieces};
 pub use place::{CacheError, CachePlace, cache_place};
 
 /// The file that this process was started from. Its ordinary path would lead to another program after a rebuild, and to
@@ -36,6 +39,8 @@ pub(crate) struct Image {
     pub bytes: Bytes,
     /// The kind of machine that can run it.
     pub triple: String,
+    /// Its pieces, compressed, once they have been needed.
+    packed: Arc<OnceLock<Vec<Packed>>>,
 }
 
 impl Image {
@@ -44,7 +49,12 @@ impl Image {
     pub(crate) fn new(executable: Vec<u8>) -> Self {
         let bytes = truncate(executable);
         let hash = ImageHash::from_bytes(*blake3::hash(&bytes).as_bytes());
-        Self { hash, bytes: bytes.into(), triple: host_triple() }
+        Self { hash, bytes: bytes.into(), triple: host_triple(), packed: Arc::default() }
+    }
+
+    /// Returns its pieces as they travel to other machines. Compresses it the first time, for all machines.
+    pub(crate) fn packed(&self) -> &[Packed] {
+        self.packed.get_or_init(|| packed::pack(&self.bytes))
     }
 }
 

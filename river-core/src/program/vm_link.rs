@@ -10,7 +10,7 @@ use crate::control::{self, Incoming};
 use crate::discovery::{Network, VmInfo};
 use crate::down::Why;
 use crate::id::HostId;
-use crate::image::Image;
+use crate::image::{Image, Packed};
 use crate::lease;
 use crate::program::output::Line;
 use crate::program::place::View;
@@ -215,8 +215,7 @@ impl Leased {
         }));
         let mut answer = self.late_answer().await?;
         if matches!(answer, FromVm::NeedImage) {
-            pieces(&image.bytes).for_each(|piece| self.send(ToVm::Image(piece)));
-            self.send(ToVm::Image(Bytes::new()));
+            self.ship(image).await;
             answer = self.late_answer().await?;
         }
         let vm = &self.info.name;
@@ -232,6 +231,19 @@ impl Leased {
         }
         self.link().started = Some(Instant::now());
         Ok(())
+    }
+
+    /// Sends the image, compressed if it leaves this machine.
+    async fn ship(&self, image: &Image) {
+        if self.info.address.ip().is_loopback() {
+            pieces(&image.bytes).for_each(|piece| self.send(ToVm::Image(piece)));
+        } else {
+            let compressed = image.clone();
+            rt::blocking(move || compressed.packed().len()).await;
+            let packed = image.packed().iter().cloned();
+            packed.for_each(|Packed { length, bytes }| self.send(ToVm::Packed { length, bytes }));
+        }
+        self.send(ToVm::Image(Bytes::new()));
     }
 
     /// The point of view of its host.
