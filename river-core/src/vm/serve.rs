@@ -206,7 +206,8 @@ async fn start(
 ) -> Result<Result<bool, NoHost>, ControlError> {
     let ours = image::host_triple();
     if image::machine(&spec.triple) != image::machine(&ours) {
-        return Ok(Err(format!("the program is built for {}, this VM runs on {ours}", spec.triple).into()));
+        let theirs = &spec.triple;
+        return Ok(Err(format!("the program's image is for {theirs}, this VM runs on {ours}").into()));
     }
     if spec.image_len > MAX_IMAGE {
         return Ok(Err(format!(
