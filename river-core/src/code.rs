@@ -188,7 +188,7 @@ fn target(distance: &i32) -> *const () {
     std::ptr::with_exposed_provenance(address)
 }
 
-/// Returns what is in the table of this image, for processes that run another one.
+/// Returns what is in the table of this image.
 pub(crate) fn exports() -> &'static [Export] {
     static EXPORTS: OnceLock<Vec<Export>> = OnceLock::new();
     EXPORTS.get_or_init(|| {
@@ -204,8 +204,14 @@ pub(crate) fn exports() -> &'static [Export] {
 
 /// Translates code pointers from now on: the initiator runs another image, which has these entries. `image` tells the image
 /// that runs here, for machines of type `triple`, from other images of the program. Only the first call has an effect.
-pub(crate) fn translate(initiators: &[Export], image: u16, triple: &str) {
+pub(crate) fn translate(initiators: Vec<Export>, image: u16, triple: &str) {
     TRANSLATION.get_or_init(|| Translation::new(exports(), initiators, image, triple));
+}
+
+/// Returns the table whose indices code pointers are between processes, if it is not that of this image. A program that is
+/// started by a VR of a process that translates has code pointers like all others of that process.
+pub(crate) fn foreign_exports() -> Option<&'static [Export]> {
+    TRANSLATION.get().map(Translation::initiators)
 }
 
 fn enter<T: Trampoline<F>, F: Copy + Send + 'static>(context: &mut dyn Any) {

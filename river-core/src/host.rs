@@ -243,7 +243,7 @@ async fn serve_program(
         match from.next().await {
             Ok(Some(ToHost::Translate { image, exports })) => {
                 let triple = image::host_triple();
-                code::translate(&exports, image, &triple);
+                code::translate(exports, image, &triple);
                 panics::trace_as_text(triple);
             }
             Ok(Some(ToHost::Create { ticket, vrs })) => {

@@ -64,6 +64,8 @@ enum Ask {
     /// Asks for pointers: to a function, to the only closure in a function, and to one of two.
     Name,
     Panics,
+    /// Asks for a program within the program, which has a VM call the function.
+    Program(CodePtr, i64),
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -92,11 +94,25 @@ impl VirtualResource for Worker {
                     let named = code_ptr::<Call, _>(doubled::<i64>);
                     Tell::Names([named, the_only_closure(), two_closures()[1]])
                 }
+                Ask::Program(code, value) => Tell::Value(vr.effect(|| program_within(code, value))?),
                 Ask::Panics => Tell::Panicked(catch_traced(|| panic!("as it was asked to")).unwrap_err()),
             };
             vr.send_bytes(parent, TELL, 0, postcard::to_stdvec(&answer)?)?;
         }
     }
+}
+
+fn program_within(code: CodePtr, value: i64) -> std::result::Result<i64, String> {
+    let result = river_core::try_run(|vr| {
+        let vms = vr.start_local(1)?;
+        let [worker] = vr.deploy(&vms, |_| Worker)?.iter().collect::<Vec<_>>()[..] else { panic!("one VR") };
+        assert_eq!(ask(vr, worker, &Ask::Image)?, Tell::Image(image()));
+        let Tell::Value(first) = ask(vr, worker, &Ask::Call(code, value))? else { panic!("no value") };
+        let again = Ask::Call(two_closures()[1], first.map_err(std::io::Error::other)?);
+        let Tell::Value(second) = ask(vr, worker, &again)? else { panic!("no value") };
+        Ok(second.map_err(std::io::Error::other)?)
+    });
+    result.map_err(|error| error.to_string())
 }
 
 fn ask(vr: &Vr, worker: VrId, question: &Ask) -> Result<Tell> {
@@ -156,6 +172,10 @@ fn program(vr: &Vr) -> Result {
     }
     assert!(refused(&ask(vr, same, &Ask::Call(closure, 5))?).contains("another image"));
     assert_eq!(ask(vr, second, &Ask::Call(closure, 5))?, Tell::Value(Ok(7)));
+
+    // A program that is started there has the same pointers.
+    let within = Ask::Program(code_ptr::<Call, _>(plus_ten), 5);
+    assert_eq!(ask(vr, other, &within)?, Tell::Value(Ok(17)));
 
     // VMs with the other image cannot keep checkpoints, as the program could not be restored from them.
     let error = vr.checkpoint_in_memory().unwrap_err().to_string();

@@ -33,6 +33,7 @@ pub(crate) struct Export {
 
 /// How pointers are translated in a process whose image is not the initiator's.
 pub(super) struct Translation {
+    initiators: Vec<Export>,
     /// By the initiator's index.
     to_ours: Vec<Result<u32, CodeError>>,
     /// By this image's index.
@@ -60,8 +61,8 @@ pub(super) fn exports<Id: PartialEq + Copy>(entries: impl Iterator<Item = (Strin
 
 impl Translation {
     /// Matches the table of this image, which is number `image` and for machines of type `triple`, with the initiator's.
-    pub(super) fn new(ours: &[Export], initiators: &[Export], image: u16, triple: &str) -> Self {
-        let (we, they) = (by_name(ours), by_name(initiators));
+    pub(super) fn new(ours: &[Export], initiators: Vec<Export>, image: u16, triple: &str) -> Self {
+        let (we, they) = (by_name(ours), by_name(&initiators));
         let to_ours = |theirs: &Export| {
             let (function, triple) = (theirs.name.clone(), triple.to_owned());
             match we.get(&*theirs.name) {
@@ -80,7 +81,13 @@ impl Translation {
             to_ours: initiators.iter().map(to_ours).collect(),
             to_others: ours.iter().map(to_others).collect(),
             image: OTHER_IMAGE | u32::from(image % IMAGES) << INDEX_BITS,
+            initiators,
         }
+    }
+
+    /// Returns the table of the initiator's image.
+    pub(super) fn initiators(&self) -> &[Export] {
+        &self.initiators
     }
 
     /// Returns the pointer by which other processes know an entry of this image.
@@ -133,7 +140,7 @@ mod tests {
     #[test]
     fn a_function_is_found_by_its_name_wherever_it_is_in_the_tables() {
         let (ours, initiators) = (table(&["c", "a", "b"]), table(&["a", "b", "c"]));
-        let translation = Translation::new(&ours, &initiators, 1, "other");
+        let translation = Translation::new(&ours, initiators.clone(), 1, "other");
         assert_eq!([0, 1, 2].map(|pointer| translation.to_ours(pointer).unwrap()), [1, 2, 0]);
         assert_eq!([0, 1, 2].map(|index| translation.to_others(index)), [2, 0, 1]);
         assert_eq!(translation.to_ours(3), Err(CodeError::Unknown { pointer: 3, entries: 3 }));
@@ -142,7 +149,7 @@ mod tests {
     #[test]
     fn a_function_that_stands_in_a_table_twice_is_one() {
         let (ours, initiators) = (table(&["a", "b", "a"]), table(&["b", "a", "b"]));
-        let translation = Translation::new(&ours, &initiators, 1, "other");
+        let translation = Translation::new(&ours, initiators.clone(), 1, "other");
         assert_eq!([0, 1, 2].map(|pointer| translation.to_ours(pointer).unwrap()), [1, 0, 1]);
         assert_eq!([0, 1, 2].map(|index| translation.to_others(index)), [1, 0, 1]);
     }
@@ -152,7 +159,7 @@ mod tests {
         let (closures, one) = (["f", "g#1", "g#2"], ["g#1", "f", "h"]);
         for (ours, initiators) in [(&closures, &one), (&one, &closures)] {
             let (ours, initiators) = (table(ours), table(initiators));
-            let translation = Translation::new(&ours, &initiators, 1, "other");
+            let translation = Translation::new(&ours, initiators.clone(), 1, "other");
             for (pointer, export) in (0..).zip(&initiators) {
                 match (&*export.name, translation.to_ours(pointer)) {
                     ("f", Ok(index)) => assert_eq!(ours[index as usize].name, "f"),
@@ -167,7 +174,7 @@ mod tests {
     #[test]
     fn what_has_no_counterpart_can_be_used_where_the_same_image_runs() {
         let (ours, initiators) = (table(&["f", "g#1", "g#2", "h"]), table(&["f", "g#1"]));
-        let translation = |image| Translation::new(&ours, &initiators, image, "other");
+        let translation = |image| Translation::new(&ours, initiators.clone(), image, "other");
         let (one, two) = (translation(1), translation(IMAGES - 1));
         for index in [1, 2, 3] {
             let pointer = one.to_others(index);
@@ -194,7 +201,7 @@ mod tests {
             // Every two functions have one name.
             let table = |of: &[u8]| exports(of.iter().map(|id| ((id / 2).to_string(), *id)));
             let (ours, initiators) = (table(&ours), table(&initiators));
-            let translation = Translation::new(&ours, &initiators, 1, "other");
+            let translation = Translation::new(&ours, initiators.clone(), 1, "other");
             for (pointer, export) in (0..).zip(&initiators) {
                 if let Ok(index) = translation.to_ours(pointer) {
                     prop_assert_eq!(&ours[index as usize], export);

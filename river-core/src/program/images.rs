@@ -21,15 +21,28 @@ const VARIABLE: &str = "RIVER_IMAGES";
 /// What a VM gets.
 pub(super) struct Choice {
     pub(super) image: Image,
-    /// What its host must be told first, if the image is not the initiator's.
+    /// Whether it is the image of this process.
+    pub(super) is_own: bool,
+    /// What its host must be told first, if code pointers are not indices into the table of the image.
     pub(super) translate: Option<ToHost>,
+}
+
+impl Choice {
+    fn new(image: Image, own: &Image) -> Self {
+        let is_own = image.hash == own.hash;
+        let hash = image.hash.as_bytes();
+        let number = u16::from_le_bytes([hash[0], hash[1]]);
+        let table = code::foreign_exports().or_else(|| (!is_own).then(code::exports));
+        let translate = table.map(|table| ToHost::Translate { image: number, exports: table.to_vec() });
+        Self { image, is_own, translate }
+    }
 }
 
 /// Chooses the image for a VM on a machine of type `triple`. The error says what the user can do.
 pub(super) async fn choose(own: &Image, triple: &str) -> Result<Choice, String> {
-    let unchanged = Choice { image: own.clone(), translate: None };
+    let unchanged = || Choice::new(own.clone(), own);
     if triple == own.triple {
-        return Ok(unchanged);
+        return Ok(unchanged());
     }
     let directory = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
     let candidates = match &directory {
@@ -39,22 +52,19 @@ pub(super) async fn choose(own: &Image, triple: &str) -> Result<Choice, String> 
     let Some(path) = candidates.iter().find(|path| path.exists()) else {
         // The C libraries differ, and the VM's machine may have the right one, too.
         if image::machine(triple) == image::machine(&own.triple) {
-            return Ok(unchanged);
+            return Ok(unchanged());
         }
         return Err(no_image(&own.triple, triple, &candidates));
     };
-    let image = read(path.clone(), triple.to_owned()).await?;
-    if image.hash == own.hash {
-        return Ok(unchanged);
-    }
-    let hash = image.hash.as_bytes();
-    let number = u16::from_le_bytes([hash[0], hash[1]]);
-    let translate = ToHost::Translate { image: number, exports: code::exports().to_vec() };
-    Ok(Choice { image, translate: Some(translate) })
+    Ok(Choice::new(read(path.clone(), triple.to_owned()).await?, own))
 }
 
 /// Where images for machines of type `triple` are looked for.
 fn candidates(directory: &Path, triple: &str, executable: &Path) -> Vec<PathBuf> {
+    // It becomes part of a path, and is whatever the VM says.
+    if !triple.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) {
+        return Vec::new();
+    }
     let directory_of_images = directory.join(image::rust_target(triple));
     let mut candidates: Vec<PathBuf> =
         executable.file_name().map(|name| directory_of_images.join(name)).into_iter().collect();
@@ -136,6 +146,7 @@ mod tests {
         let own = image::rust_target(&image::host_triple());
         let built_for = directory.join(own).join("release/examples/wfreq");
         assert_eq!(shown(&at(&built_for)), [&by_name, &by_path]);
+        assert!(candidates(&directory, "../linux-gnu", Path::new("wfreq")).is_empty());
     }
 
     #[test]
@@ -157,7 +168,7 @@ mod tests {
         let other = format!("{}-other", image::machine(&own.triple));
         for triple in [&own.triple, &other] {
             let choice = rt::block_on(choose(&own, triple)).ok().unwrap();
-            assert!(choice.image.hash == own.hash && choice.translate.is_none());
+            assert!(choice.is_own && choice.translate.is_none());
         }
     }
 

@@ -47,7 +47,7 @@ struct Link {
     host: HostState,
     /// When the VM reported that it had started the host.
     started: Option<Instant>,
-    /// What the host must be told first, if it runs another image than this process.
+    /// What the host must be told first, if anything.
     translate: Option<ToHost>,
     /// Whether it runs the same image.
     runs_own_image: bool,
@@ -220,10 +220,10 @@ impl Leased {
 
     async fn start(&self, program: &Program, own: &Image, host: HostId) -> Result<(), String> {
         let place = program.node.place;
-        let Choice { image, translate } = images::choose(own, &self.info.triple).await?;
+        let Choice { image, is_own, translate } = images::choose(own, &self.info.triple).await?;
         {
             let mut link = self.link();
-            link.runs_own_image = translate.is_none();
+            link.runs_own_image = is_own;
             link.translate = translate;
         }
         self.send(ToVm::Start(HostSpec {
