@@ -1,27 +1,38 @@
-//! Code pointers: how a function is named across processes that run the same image.
+//! Code pointers: how a function is named across the processes of a program.
 //!
 //! Every instantiation of [`code_ptr`] leaves one entry in a table that the linker assembles in a section of its own: the
-//! distance from the entry to a trampoline made for exactly that type. A code pointer is an index into this table. Equal
-//! images have equal tables, so an index means the same function everywhere, and an index that a stranger makes up either
-//! names another legal entry point or is refused.
+//! distances from the entry to a trampoline made for exactly that type, and to a function that describes it. A code pointer
+//! is an index into this table. Equal images have equal tables, so an index means the same function everywhere, and an index
+//! that a stranger makes up either names another legal entry point or is refused.
+//!
+//! A program may have further images, built from the same sources for other machines, whose tables differ. Between processes,
+//! code pointers are always indices into the table of the initiator's image. A process that runs another image is told what
+//! is in that table, and translates by the functions' names.
 //!
 //! What is `unsafe` here (the other unsafe code is for memory shared with other processes, `link/shm/memory.rs`, and the hook
 //! of test executables): reading the table, turning an address in it into a function, and creating a function item, which has
 //! no bytes, from nothing.
 #![allow(unsafe_code)]
 
-use std::any::Any;
+use std::any::{Any, TypeId, type_name};
 use std::arch::asm;
 use std::mem::{self, MaybeUninit};
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
+
+pub(crate) use translation::Export;
+use translation::Translation;
+
+mod translation;
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("River's code pointers exist for Linux on x86-64 and aarch64");
 
-/// A name for a function of this image.
+/// A name for a function of this program.
 ///
-/// Meaningful only where the very same image runs; the core ensures that before it hands one out.
+/// Meaningful only within the program. Where another of its images runs, it leads to the function of the same name; a closure
+/// beside others in the same function has no name of its own, and is refused there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CodePtr(u32);
 
@@ -37,10 +48,64 @@ pub trait Trampoline<F>: 'static {
     fn enter(f: F, context: &mut dyn Any);
 }
 
-/// A code pointer is not in the table, so it was not made by this image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("code pointer {0} is not one of this image's {1} entry points")]
-pub struct CodeError(u32, usize);
+/// Why a code pointer leads nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodeError {
+    /// It is not in the table, so it was not made by this program.
+    #[error("code pointer {pointer} is not one of this image's {entries} entry points")]
+    Unknown {
+        /// The pointer.
+        pointer: u32,
+        /// How many entries the table has.
+        entries: usize,
+    },
+    /// The image that runs here lacks the function.
+    #[error(
+        "the image for {triple} that runs here has no {function}: build all images of the program (RIVER_IMAGES) from the \
+         same sources"
+    )]
+    Missing {
+        /// The function.
+        function: String,
+        /// The kind of machine that this image is for.
+        triple: String,
+    },
+    /// The initiator's image, or the one that runs here, has several functions of this name.
+    #[error(
+        "several functions are called {function}, and the image for {triple} that runs here is not the initiator's, so they \
+         cannot be told apart: give it a name of its own (a `fn` instead of a closure)"
+    )]
+    Ambiguous {
+        /// The function.
+        function: String,
+        /// The kind of machine that this image is for.
+        triple: String,
+    },
+    /// It was made where another image runs, for a function that has no counterpart in the initiator's image, or several.
+    #[error(
+        "the function was named by a process that runs another image, and cannot be told apart in this one: give it a name \
+         of its own (a `fn` instead of a closure), and build all images of the program (RIVER_IMAGES) from the same sources"
+    )]
+    OtherImage,
+}
+
+/// The translation, in a process that does not run the initiator's image.
+static TRANSLATION: OnceLock<Translation> = OnceLock::new();
+
+/// An entry of the table: distances from the fields themselves.
+#[repr(C)]
+struct Slot {
+    enter: i32,
+    describe: i32,
+}
+
+/// What an entry is for.
+struct Description {
+    /// Equal for entries of the same function, of which there may be several.
+    id: TypeId,
+    name: String,
+}
 
 /// Returns the code pointer of `T::enter` for `f`.
 ///
@@ -58,18 +123,20 @@ pub fn code_ptr<T: Trampoline<F>, F: Copy + Send + 'static>(f: F) -> CodePtr {
         assert!(size_of::<F>() == 0, "a shipped function must capture nothing: pass the values as arguments");
     }
     let _witness = f;
-    let entry: *const i32;
-    // SAFETY: the block writes no memory and keeps the stack; it adds one 4-byte entry, the distance to the
-    // trampoline, to the section and loads the entry's address.
+    let entry: *const Slot;
+    // SAFETY: the block writes no memory and keeps the stack; it adds one 8-byte entry, the distances to two functions, to
+    // the section and loads the entry's address.
     unsafe {
         #[cfg(target_arch = "x86_64")]
         asm!(
             ".pushsection rvtramp,\"aR\",@progbits",
             ".p2align 2",
             "77: .long {t} - .",
+            ".long {d} - .",
             ".popsection",
             "lea {entry}, [rip + 77b]",
             t = sym enter::<T, F>,
+            d = sym describe::<T, F>,
             entry = out(reg) entry,
             options(nomem, nostack, preserves_flags),
         );
@@ -78,33 +145,73 @@ pub fn code_ptr<T: Trampoline<F>, F: Copy + Send + 'static>(f: F) -> CodePtr {
             ".pushsection rvtramp,\"aR\",@progbits",
             ".p2align 2",
             "77: .long {t} - .",
+            ".long {d} - .",
             ".popsection",
             "adrp {entry}, 77b",
             "add {entry}, {entry}, :lo12:77b",
             t = sym enter::<T, F>,
+            d = sym describe::<T, F>,
             entry = out(reg) entry,
             options(nomem, nostack, preserves_flags),
         );
     }
-    let index = (entry.addr() - table().as_ptr().addr()) / size_of::<i32>();
-    CodePtr(u32::try_from(index).unwrap_or(u32::MAX))
+    let index = (entry.addr() - table().as_ptr().addr()) / size_of::<Slot>();
+    let index = u32::try_from(index).unwrap_or(u32::MAX);
+    CodePtr(TRANSLATION.get().map_or(index, |translation| translation.to_others(index)))
 }
 
 impl CodePtr {
-    /// Returns the function that this pointer names, if it is one of this image's entry points.
+    /// Returns the function that this pointer names, if it is one of this program's entry points.
     ///
     /// # Errors
-    /// [`CodeError`] if the pointer was made up or comes from another image.
+    /// [`CodeError`] if the pointer was made up, comes from another program, or has no counterpart in the image that runs
+    /// here.
     pub fn resolve(self) -> Result<Entry, CodeError> {
         let table = table();
-        let Some(entry) = table.get(self.0 as usize) else {
-            return Err(CodeError(self.0, table.len()));
+        let index = match TRANSLATION.get() {
+            Some(translation) => translation.to_ours(self.0)?,
+            None if translation::is_of_other_image(self.0) => return Err(CodeError::OtherImage),
+            None => self.0,
         };
-        let target = std::ptr::from_ref(entry).expose_provenance().wrapping_add_signed(*entry as isize);
-        // SAFETY: the linker put the distance from the entry to a function of type `Entry` there; nothing but
+        let Some(slot) = table.get(index as usize) else {
+            return Err(CodeError::Unknown { pointer: self.0, entries: table.len() });
+        };
+        // SAFETY: the linker put the distance from this field to a function of type `Entry` there; nothing but
         // `code_ptr` writes this section.
-        Ok(unsafe { mem::transmute::<*const (), Entry>(std::ptr::with_exposed_provenance(target)) })
+        Ok(unsafe { mem::transmute::<*const (), Entry>(target(&slot.enter)) })
     }
+}
+
+/// Returns the address that a distance in the table leads to.
+fn target(distance: &i32) -> *const () {
+    let address = std::ptr::from_ref(distance).expose_provenance().wrapping_add_signed(*distance as isize);
+    std::ptr::with_exposed_provenance(address)
+}
+
+/// Returns what is in the table of this image.
+pub(crate) fn exports() -> &'static [Export] {
+    static EXPORTS: OnceLock<Vec<Export>> = OnceLock::new();
+    EXPORTS.get_or_init(|| {
+        let describe = |slot: &Slot| {
+            // SAFETY: as for the other field, which leads to an instance of `enter`; this one leads to one of `describe`.
+            let describe =
+                unsafe { mem::transmute::<*const (), fn() -> Description>(target(&slot.describe)) };
+            describe()
+        };
+        translation::exports(table().iter().map(describe).map(|Description { id, name }| (name, id)))
+    })
+}
+
+/// Translates code pointers from now on: the initiator runs another image, which has these entries. `image` tells the image
+/// that runs here, for machines of type `triple`, from other images of the program. Only the first call has an effect.
+pub(crate) fn translate(initiators: Vec<Export>, image: u16, triple: &str) {
+    TRANSLATION.get_or_init(|| Translation::new(exports(), initiators, image, triple));
+}
+
+/// Returns the table whose indices code pointers are between processes, if it is not that of this image. A program that is
+/// started by a VR of a process that translates has code pointers like all others of that process.
+pub(crate) fn foreign_exports() -> Option<&'static [Export]> {
+    TRANSLATION.get().map(Translation::initiators)
 }
 
 fn enter<T: Trampoline<F>, F: Copy + Send + 'static>(context: &mut dyn Any) {
@@ -116,22 +223,27 @@ fn enter<T: Trampoline<F>, F: Copy + Send + 'static>(context: &mut dyn Any) {
     T::enter(f, context);
 }
 
+fn describe<T: Trampoline<F>, F: Copy + Send + 'static>() -> Description {
+    let (function, trampoline) = (type_name::<F>(), type_name::<T>());
+    Description { id: TypeId::of::<(T, F)>(), name: format!("{function} (by {trampoline})") }
+}
+
 /// Returns all entry points of this image, in the order in which the linker found them.
-fn table() -> &'static [i32] {
+fn table() -> &'static [Slot] {
     // An empty object in the section makes sure that the linker defines the symbols of its bounds.
     #[used]
     // SAFETY: adds no bytes.
     #[unsafe(link_section = "rvtramp")]
-    static ANCHOR: [i32; 0] = [];
+    static ANCHOR: [Slot; 0] = [];
     unsafe extern "C" {
         #[link_name = "__start_rvtramp"]
-        static START: i32;
+        static START: Slot;
         #[link_name = "__stop_rvtramp"]
-        static STOP: i32;
+        static STOP: Slot;
     }
     let (start, stop) = (&raw const START, &raw const STOP);
     // SAFETY: the symbols are the bounds of the section, which holds 4-byte aligned entries only.
-    unsafe { std::slice::from_raw_parts(start, (stop.addr() - start.addr()) / size_of::<i32>()) }
+    unsafe { std::slice::from_raw_parts(start, (stop.addr() - start.addr()) / size_of::<Slot>()) }
 }
 
 #[cfg(test)]
@@ -171,5 +283,16 @@ mod tests {
     fn a_made_up_pointer_is_refused() {
         assert!(CodePtr(u32::MAX).resolve().is_err());
         assert!(CodePtr(table().len() as u32).resolve().is_err());
+    }
+
+    #[test]
+    fn entries_are_known_by_the_names_of_functions() {
+        let of = |pointer: CodePtr| &exports()[pointer.0 as usize];
+        let (add, twice) = (of(code_ptr::<Call, _>(add_ten)), of(code_ptr::<Call, _>(twice::<i64>)));
+        assert_eq!(add.name, "river_core::code::tests::add_ten (by river_core::code::tests::Call)");
+        assert_eq!(twice.name, "river_core::code::tests::twice<i64> (by river_core::code::tests::Call)");
+        assert!(!add.ambiguous && !twice.ambiguous);
+        let (one, two) = (of(code_ptr::<Call, _>(|x| x + 1)), of(code_ptr::<Call, _>(|x| x + 2)));
+        assert!(one.name == two.name && one.ambiguous && two.ambiguous, "{one:?} {two:?}");
     }
 }

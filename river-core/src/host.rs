@@ -18,18 +18,20 @@ use crossbeam_channel::Sender;
 use rustix::process::{Pid, Resource as Limited, Rlimit};
 use serde::{Deserialize, Serialize};
 
+use crate::code;
 use crate::control::{self, Connection, ControlError, Incoming};
 use crate::cut;
 use crate::discovery::Network;
 use crate::down::Why;
 use crate::error::{DeployError, MigrateError, StateError};
 use crate::id::{ProgramId, VrId};
+use crate::image;
 use crate::inbox::Inbox;
 use crate::key::ClusterKey;
 use crate::lease;
 use crate::lifeline;
 use crate::node::{Asked, Node};
-use crate::panics::catch_panic;
+use crate::panics::{self, catch_panic};
 use crate::protocol::{FromHost, Hello, HostSpec, NewVr, Place, Reply, Report, Step, ToHost};
 use crate::rt;
 use crate::service;
@@ -239,6 +241,11 @@ async fn serve_program(
     }
     loop {
         match from.next().await {
+            Ok(Some(ToHost::Translate { image, exports })) => {
+                let triple = image::host_triple();
+                code::translate(exports, image, &triple);
+                panics::trace_as_text(triple);
+            }
             Ok(Some(ToHost::Create { ticket, vrs })) => {
                 let mut result = Ok(());
                 for new in vrs {
@@ -477,7 +484,7 @@ fn send_copy(round: u64, saved: &Saved, to: &rt::Sender<FromHost>) -> Result<(),
     Ok(())
 }
 
-pub(crate) fn make(code: crate::code::CodePtr, state: Vec<u8>) -> Result<Box<dyn Resource>, String> {
+pub(crate) fn make(code: code::CodePtr, state: Vec<u8>) -> Result<Box<dyn Resource>, String> {
     let mut creation = Creation { state, made: None };
     let enter = code.resolve().map_err(|error| error.to_string())?;
     // Reading the state runs user code.

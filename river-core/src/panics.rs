@@ -16,6 +16,9 @@ const MAX_CALLS: usize = 128;
 /// How many bytes of a backtrace are sent as text.
 const MAX_TEXT: usize = 16 << 10;
 
+/// The kind of machine that this process's image is for, if it is not the one that the program's initiator runs.
+static OTHER_IMAGE: OnceLock<String> = OnceLock::new();
+
 thread_local! {
     static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
     /// Whether the next panic of this thread is not reported.
@@ -42,6 +45,9 @@ pub struct Panic {
 /// Hosts run their program's image without its symbols, so a backtrace is sent as offsets in the image. Names are looked up
 /// when it is printed, by a process of the same program that was started from the complete executable. It takes a few hundred
 /// bytes.
+///
+/// Where a program's VMs run another of its images than its initiator does, a backtrace is text: the addresses in that image's
+/// file, which `addr2line` takes.
 ///
 /// Both its `Display` and its `Debug` output have many lines.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +141,12 @@ fn traces_wanted() -> bool {
     })
 }
 
+/// Makes all backtraces of this process text from now on, since it does not run the initiator's image, but the one for machines
+/// of type `triple`.
+pub(crate) fn trace_as_text(triple: String) {
+    let _ = OTHER_IMAGE.set(triple);
+}
+
 /// Returns the fixed place in the image.
 fn origin() -> usize {
     note_places as fn() as *const () as usize
@@ -168,8 +180,10 @@ fn find_image(maps: &str, within: usize) -> Option<Range<usize>> {
 impl Trace {
     /// Captures the calls that led here, of this program's own code only.
     fn here() -> Self {
-        let (mut calls, origin) = (Vec::new(), origin());
+        let other_image = OTHER_IMAGE.get();
+        let mut calls = Vec::new();
         if let Some(image) = image() {
+            let origin = if other_image.is_some() { image.start } else { origin() };
             backtrace::trace(|frame| {
                 let at = frame.ip() as usize;
                 if image.contains(&at) {
@@ -178,7 +192,10 @@ impl Trace {
                 calls.len() < MAX_CALLS
             });
         }
-        Self(Box::new(Calls::Image(calls)))
+        Self(Box::new(match other_image {
+            Some(triple) => Calls::Text(addresses(triple, &calls)),
+            None => Calls::Image(calls),
+        }))
     }
 
     /// Converts it to text, at most 16 KiB, for a process of another program, which could not resolve its addresses.
@@ -226,6 +243,12 @@ impl fmt::Display for Trace {
     }
 }
 
+/// The text of a backtrace whose names this process cannot look up, nor can the one that prints it.
+fn addresses(triple: &str, calls: &[i64]) -> String {
+    let lines = calls.iter().enumerate().map(|(number, call)| format!("\n{number:>4}: {call:#x}"));
+    format!("in the image for {triple} (addr2line -Cfie IMAGE ADDRESS):{}", lines.collect::<String>())
+}
+
 /// Omits the calls from the panic to the hook, and those from this layer to the function that was called.
 fn of_the_user(lines: &[(String, Option<String>)]) -> &[(String, Option<String>)] {
     let machinery = |(name, _): &(String, Option<String>)| {
@@ -270,6 +293,14 @@ mod tests {
         assert!(text.matches("panics::tests::deep").count() >= 3, "{text}");
         let travelled = trace.into_text();
         assert_eq!(travelled.to_string(), text);
+    }
+
+    #[test]
+    fn calls_in_another_image_are_addresses() {
+        let text = addresses("aarch64-linux-gnu", &[0x1f0, 0x20]);
+        assert!(text.starts_with("in the image for aarch64-linux-gnu"), "{text}");
+        assert!(text.ends_with("\n   0: 0x1f0\n   1: 0x20"), "{text}");
+        assert!(addresses("", &[i64::MAX; MAX_CALLS]).len() < MAX_TEXT);
     }
 
     #[test]

@@ -16,10 +16,11 @@ use crate::error::{MigrateError, StateError};
 use crate::id::{HostId, ProgramId, VmId, VrId};
 use crate::status::ProgramStatus;
 
+pub(crate) use crate::image::pieces;
 pub(crate) use host::{FromHost, Report, Step, ToHost};
 pub use request::{Checkpoint, Count, KeepIn, Migrated};
 pub(crate) use request::{NewVr, Reply, Request};
-pub(crate) use vm::{FromVm, HostSpec, KeptImage, Tenant, ToVm, pieces};
+pub(crate) use vm::{FromVm, HostSpec, KeptImage, Tenant, ToVm};
 
 /// The purpose of a connection, stated by the dialler inside the encrypted handshake.
 #[derive(Debug, Serialize, Deserialize)]

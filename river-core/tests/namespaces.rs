@@ -58,6 +58,14 @@ impl Net {
         format!("{}m{i}", self.name)
     }
 
+    /// How many bytes a machine has sent to others.
+    fn sent(&self, i: usize) -> u64 {
+        let file = "/sys/class/net/eth0/statistics/tx_bytes";
+        let output =
+            Command::new("ip").args(["netns", "exec", &self.machine(i), "cat", file]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
+    }
+
     /// Starts a process on a machine.
     fn start(&self, scene: &Scene, i: usize, part: &str, env: &[(&str, &str)]) -> Process {
         let machine = self.machine(i);
@@ -102,7 +110,8 @@ fn vms_of_all_machines_are_found_and_a_program_runs_over_them() {
     let names: Vec<&str> = found.split(", ").map(|vm| vm.split(':').next().unwrap()).collect();
     assert_eq!(names, ["vm1@127.0.0.1", "vm2@10.77.0.2", "vm2b@10.77.0.2", "vm3@10.77.0.3"]);
 
-    // From 1 to 1, 2, 2, 3 and back, with the image sent to each.
+    // From 1 to 1, 2, 2, 3 and back, with the image sent to each, compressed if it leaves the machine.
+    let before = net.sent(1);
     let program = net.start(&scene, 1, "once", &[NETWORK, ("RIVER_TEST_COUNT", "4")]);
     let allocated = program.expect("allocated");
     assert_eq!(allocated.split(' ').count(), 4, "{allocated}");
@@ -112,6 +121,12 @@ fn vms_of_all_machines_are_found_and_a_program_runs_over_them() {
         let cache = std::fs::read_dir(scene.path(&format!("cache-{name}"))).unwrap();
         assert!(cache.count() > 0, "the image was shipped to {name}");
     }
+    let image = std::fs::read_dir(scene.path("cache-vm3"))
+        .unwrap()
+        .map(|file| file.unwrap().metadata().unwrap().len());
+    let (image, sent) = (image.max().unwrap(), net.sent(1) - before);
+    // Besides the images, 3 MB of messages are sent.
+    assert!(sent > image && sent < 3 * image * 8 / 10 + (4 << 20), "{sent} bytes for 3 images of {image}");
 }
 
 #[test]

@@ -7,17 +7,21 @@
 mod cache;
 mod directory;
 mod memory;
+mod packed;
 mod place;
 
 use std::env::consts;
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
 use crate::id::ImageHash;
 
 pub(crate) use cache::{ImageCache, InsertError, retry_busy};
+pub(crate) use packed::{Packed, pieces};
 pub use place::{CacheError, CachePlace, cache_place};
 
 /// The file that this process was started from. Its ordinary path would lead to another program after a rebuild, and to
@@ -36,15 +40,32 @@ pub(crate) struct Image {
     pub bytes: Bytes,
     /// The kind of machine that can run it.
     pub triple: String,
+    /// Its pieces, compressed, once they have been needed.
+    packed: Arc<OnceLock<Vec<Packed>>>,
 }
 
 impl Image {
-    /// Creates the image of an executable for machines like this one.
+    /// Creates the image of an executable for machines of type `triple`.
     #[must_use]
-    pub(crate) fn new(executable: Vec<u8>) -> Self {
+    pub(crate) fn new(executable: Vec<u8>, triple: String) -> Self {
         let bytes = truncate(executable);
         let hash = ImageHash::from_bytes(*blake3::hash(&bytes).as_bytes());
-        Self { hash, bytes: bytes.into(), triple: host_triple() }
+        Self { hash, bytes: bytes.into(), triple, packed: Arc::default() }
+    }
+
+    /// Whether these are the bytes of an executable for the architecture of its triple.
+    pub(crate) fn is_for_its_machine(&self) -> bool {
+        let machine = match self.triple.split('-').next() {
+            Some("x86_64") => EM_X86_64,
+            Some("aarch64") => EM_AARCH64,
+            _ => return false,
+        };
+        self.bytes.starts_with(ELF_64_LE) && u16_at(&self.bytes, E_MACHINE) == Some(machine)
+    }
+
+    /// Returns its pieces as they travel to other machines. Compresses it the first time, for all machines.
+    pub(crate) fn packed(&self) -> &[Packed] {
+        self.packed.get_or_init(|| packed::pack(&self.bytes))
     }
 }
 
@@ -54,7 +75,16 @@ impl Image {
 ///
 /// When `/proc` is not mounted or the executable may not be read.
 pub(crate) fn own_image() -> io::Result<Image> {
-    let mut file = File::open(SELF)?;
+    read_image(Path::new(SELF), host_triple())
+}
+
+/// Returns the image in a file, which is for machines of type `triple`.
+///
+/// # Errors
+///
+/// When the file cannot be read.
+pub(crate) fn read_image(path: &Path, triple: String) -> io::Result<Image> {
+    let mut file = File::open(path)?;
     let mut executable = Vec::new();
     file.by_ref().take(HEAD_LEN).read_to_end(&mut executable)?;
     // The part that is cut off need not even be read: it can be 30 MB of debug information.
@@ -65,7 +95,7 @@ pub(crate) fn own_image() -> io::Result<Image> {
     } else {
         file.read_to_end(&mut executable)?;
     }
-    Ok(Image::new(executable))
+    Ok(Image::new(executable, triple))
 }
 
 /// Returns the target of this build: architecture, system, C library. An image runs where [`machine`] is the same and its C
@@ -88,6 +118,12 @@ pub(crate) fn machine(triple: &str) -> &str {
     triple.match_indices('-').nth(1).map_or(triple, |(end, _)| &triple[..end])
 }
 
+/// Returns what Rust calls a target: `x86_64-unknown-linux-gnu` for `x86_64-linux-gnu`.
+#[must_use]
+pub(crate) fn rust_target(triple: &str) -> String {
+    triple.replacen('-', "-unknown-", 1)
+}
+
 /// Returns the loadable part of an executable: the bytes up to the end of the last segment, without a section table.
 ///
 /// A file that it does not understand is returned unchanged, and so is one that is truncated already.
@@ -99,7 +135,12 @@ pub(crate) fn truncate(mut executable: Vec<u8>) -> Vec<u8> {
     executable
 }
 
+/// The beginning of an executable: magic, 64 bits, little-endian.
+const ELF_64_LE: &[u8] = b"\x7fELF\x02\x01";
+const EM_X86_64: u16 = 62;
+const EM_AARCH64: u16 = 183;
 // Offsets of the fields of a 64-bit ELF header (elf(5)).
+const E_MACHINE: usize = 0x12;
 const E_PHOFF: usize = 0x20;
 const E_SHOFF: usize = 0x28;
 const E_PHENTSIZE: usize = 0x36;
@@ -132,8 +173,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 /// Returns where the loadable part of a file of `length` bytes ends, if `head`, its beginning, is that of an executable from
 /// which something may be cut off.
 fn loadable_end(head: &[u8], length: u64) -> Option<usize> {
-    // Magic, 64 bits, little-endian.
-    if !head.starts_with(b"\x7fELF\x02\x01") || head.len() < EHDR_LEN {
+    if !head.starts_with(ELF_64_LE) || head.len() < EHDR_LEN {
         return None;
     }
     let count = u16_at(head, E_PHNUM)?;
@@ -270,7 +310,11 @@ mod tests {
         assert!(image.bytes.len() < full.len(), "{} of {} bytes", image.bytes.len(), full.len());
         assert_eq!(image.bytes, truncate(full));
         assert_eq!(image.bytes, truncate(image.bytes.to_vec()));
-        assert_eq!(image.hash, Image::new(image.bytes.to_vec()).hash);
+        assert_eq!(image.hash, Image::new(image.bytes.to_vec(), image.triple.clone()).hash);
+        assert!(image.is_for_its_machine());
+        for triple in ["riscv64-linux-gnu", if cfg!(target_arch = "x86_64") { "aarch64" } else { "x86_64" }] {
+            assert!(!Image { triple: triple.into(), ..image.clone() }.is_for_its_machine());
+        }
         assert_eq!(image.hash, own_image().unwrap().hash);
         assert!(image.triple.starts_with(consts::ARCH), "{}", image.triple);
     }

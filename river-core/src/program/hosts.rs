@@ -51,6 +51,9 @@ impl Program {
                     let (creating, next_ticket) = (HashMap::new(), 0);
                     let pulse = Pulse::new(Instant::now());
                     let joined = Host { place, vm: vm.info.id, view, to, creating, next_ticket, pulse };
+                    if let Some(translate) = vm.take_translation() {
+                        let _ = joined.to.try_send(translate);
+                    }
                     // Before anything else, so that every VR that begins there knows which VRs it must write to twice.
                     let pairs = state.all_pairs();
                     if !pairs.is_empty() {

@@ -54,8 +54,8 @@ impl Target for Memory {
         let count = self.program.keepers().len();
         if count < 2 {
             return Err(failed(format_args!(
-                "it takes two VMs on which the program runs something, and not in its own process, as each keeps what another one \
-                 has; the program has {count}"
+                "it takes two VMs on which the program runs something, from the initiator's image, and not in its own process, \
+                 as each keeps what another one has; the program has {count}"
             )));
         }
         let number = {
@@ -145,12 +145,12 @@ impl Program {
     }
 
     /// The VMs that can keep parts, in a stable order. A VM on which nothing runs cannot, as it lacks the program's
-    /// executable.
+    /// executable, nor can one that runs another of the program's images.
     fn keepers(&self) -> Vec<Arc<Leased>> {
         let state = self.state();
         let local: Vec<VmId> = state.local_vms.iter().map(|vm| vm.info().id).collect();
-        let mut vms: Vec<_> =
-            state.vms.values().filter(|vm| !local.contains(&vm.info.id) && vm.is_up()).cloned().collect();
+        let keeps = |vm: &&Arc<Leased>| !local.contains(&vm.info.id) && vm.is_up() && vm.runs_own_image();
+        let mut vms: Vec<_> = state.vms.values().filter(keeps).cloned().collect();
         vms.sort_by(|a, b| (&a.info.name, a.info.id).cmp(&(&b.info.name, b.info.id)));
         vms
     }

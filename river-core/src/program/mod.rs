@@ -7,6 +7,7 @@ mod checkpoint;
 mod directory;
 mod drain;
 mod hosts;
+mod images;
 mod inspect;
 mod leases;
 mod local;

@@ -94,7 +94,7 @@ pub(super) fn vm<F: Future<Output = ()> + Send + 'static>(
         address,
         cores: 1,
         memory: 0,
-        triple: String::new(),
+        triple: crate::image::host_triple(),
         labels: Vec::new(),
         state: VmState::Idle,
         uptime: Duration::ZERO,

@@ -10,13 +10,14 @@ use crate::control::{self, Incoming};
 use crate::discovery::{Network, VmInfo};
 use crate::down::Why;
 use crate::id::HostId;
-use crate::image::Image;
+use crate::image::{Image, Packed};
 use crate::lease;
+use crate::program::images::{self, Choice};
 use crate::program::output::Line;
 use crate::program::place::View;
 use crate::program::pulse::{Change, Pulse, SUSPECT};
 use crate::program::{FAREWELL, Program};
-use crate::protocol::{FromVm, Hello, HostSpec, ToVm, Welcome, pieces};
+use crate::protocol::{FromVm, Hello, HostSpec, ToHost, ToVm, Welcome, pieces};
 use crate::rt;
 use crate::status::LeasedStatus;
 
@@ -46,6 +47,10 @@ struct Link {
     host: HostState,
     /// When the VM reported that it had started the host.
     started: Option<Instant>,
+    /// What the host must be told first, if anything.
+    translate: Option<ToHost>,
+    /// Whether it runs the same image.
+    runs_own_image: bool,
     /// Closed when the host has joined or is gone.
     changed: rt::Sender<()>,
     change: rt::Receiver<()>,
@@ -91,7 +96,14 @@ impl Leased {
         let (answered, answers) = rt::unbounded();
         let (closing, closed) = rt::unbounded();
         let (changed, change) = rt::unbounded();
-        let link = Mutex::new(Link { host: HostState::None, started: None, changed, change });
+        let link = Mutex::new(Link {
+            host: HostState::None,
+            started: None,
+            translate: None,
+            runs_own_image: true,
+            changed,
+            change,
+        });
         let leased = Arc::new(Self {
             info,
             initiator,
@@ -151,13 +163,23 @@ impl Leased {
         }
     }
 
+    /// Returns, once, what the host must be told first, if anything.
+    pub(super) fn take_translation(&self) -> Option<ToHost> {
+        self.link().translate.take()
+    }
+
+    /// Whether its host, if any, runs the same image as this process.
+    pub(super) fn runs_own_image(&self) -> bool {
+        self.link().runs_own_image
+    }
+
     /// Whether a host runs on this VM.
     pub(crate) fn is_up(&self) -> bool {
         matches!(self.link().host, HostState::Up(_))
     }
 
     /// Starts the program's host on this VM unless it runs already, ships the image if the VM does not have it, and waits
-    /// until the host has joined.
+    /// until the host has joined. `image` is the initiator's, which is used unless the VM needs another.
     pub(crate) async fn ensure_host(&self, program: &Program, image: &Image) -> Result<HostId, String> {
         let first = {
             let mut link = self.link();
@@ -196,8 +218,14 @@ impl Leased {
         }
     }
 
-    async fn start(&self, program: &Program, image: &Image, host: HostId) -> Result<(), String> {
+    async fn start(&self, program: &Program, own: &Image, host: HostId) -> Result<(), String> {
         let place = program.node.place;
+        let Choice { image, is_own, translate } = images::choose(own, &self.info.triple).await?;
+        {
+            let mut link = self.link();
+            link.runs_own_image = is_own;
+            link.translate = translate;
+        }
         self.send(ToVm::Start(HostSpec {
             host,
             image: image.hash,
@@ -215,8 +243,7 @@ impl Leased {
         }));
         let mut answer = self.late_answer().await?;
         if matches!(answer, FromVm::NeedImage) {
-            pieces(&image.bytes).for_each(|piece| self.send(ToVm::Image(piece)));
-            self.send(ToVm::Image(Bytes::new()));
+            self.ship(&image).await;
             answer = self.late_answer().await?;
         }
         let vm = &self.info.name;
@@ -232,6 +259,19 @@ impl Leased {
         }
         self.link().started = Some(Instant::now());
         Ok(())
+    }
+
+    /// Sends the image, compressed if it leaves this machine.
+    async fn ship(&self, image: &Image) {
+        if self.info.address.ip().is_loopback() {
+            pieces(&image.bytes).for_each(|piece| self.send(ToVm::Image(piece)));
+        } else {
+            let compressed = image.clone();
+            rt::blocking(move || compressed.packed().len()).await;
+            let packed = image.packed().iter().cloned();
+            packed.for_each(|Packed { length, bytes }| self.send(ToVm::Packed { length, bytes }));
+        }
+        self.send(ToVm::Image(Bytes::new()));
     }
 
     /// The point of view of its host.

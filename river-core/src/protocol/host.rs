@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Counts, NewVr, Pair, Place, Reply, Request, bytes_body};
+use crate::code::Export;
 use crate::down::Why;
 use crate::error::{DeployError, MigrateError, StateError};
 use crate::id::{HostId, VrId};
@@ -11,6 +12,12 @@ use crate::status::ProcessReport;
 /// From the initiator to a host.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToHost {
+    /// The host runs another image than the initiator, which has these entry points. Comes before everything that contains
+    /// code pointers. The number tells the host's image from others of the program.
+    Translate {
+        image: u16,
+        exports: Vec<Export>,
+    },
     Create {
         ticket: u64,
         vrs: Vec<NewVr>,

@@ -9,14 +9,6 @@ use super::bytes_body;
 use crate::id::{HostId, ImageHash, ProgramId};
 use crate::status::VmStatus;
 
-/// How many bytes of an image are sent at a time.
-const PIECE: usize = 256 << 10;
-
-/// Splits an image into pieces, without copying.
-pub(crate) fn pieces(image: &Bytes) -> impl Iterator<Item = Bytes> {
-    (0..image.len()).step_by(PIECE).map(|start| image.slice(start..image.len().min(start + PIECE)))
-}
-
 /// From a program to a VM.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToVm {
@@ -26,6 +18,12 @@ pub(crate) enum ToVm {
     Start(HostSpec),
     /// A piece of the image that the VM asked for, in order; an empty one marks the end.
     Image(#[serde(with = "bytes_body")] Bytes),
+    /// The same, for an image that the VM starts, as a [`Packed`](crate::image::Packed) piece.
+    Packed {
+        length: u32,
+        #[serde(with = "bytes_body")]
+        bytes: Bytes,
+    },
     /// Ends the host, if any.
     EndHost,
     /// Ends the host, if any, and the lease.

@@ -12,7 +12,7 @@ use super::tenancy::{STOPPED, Shared};
 use crate::control::{self, Connection, ControlError, Incoming};
 use crate::host::HostConfig;
 use crate::id::ProgramId;
-use crate::image::{self, InsertError};
+use crate::image::{self, InsertError, Packed};
 use crate::lease;
 use crate::protocol::{FromVm, Hello, HostSpec, KeptImage, Tenant, ToVm, pieces};
 use crate::rt;
@@ -124,12 +124,14 @@ async fn converse(
             }
             // The rest of an image that was refused: its program goes on sending until it learns of that, and its renewals
             // queue behind the image.
-            (ToVm::Image(_), Some(tenant)) => {
+            (ToVm::Image(_) | ToVm::Packed { .. }, Some(tenant)) => {
                 shared.state().lease.renew(tenant, Instant::now());
                 sign.give();
             }
             // Requests that need a lease.
-            (ToVm::Image(_) | ToVm::Renew | ToVm::Start(_) | ToVm::EndHost, _) => return Ok(()),
+            (ToVm::Image(_) | ToVm::Packed { .. } | ToVm::Renew | ToVm::Start(_) | ToVm::EndHost, _) => {
+                return Ok(());
+            }
         }
     }
     Ok(())
@@ -204,7 +206,8 @@ async fn start(
 ) -> Result<Result<bool, NoHost>, ControlError> {
     let ours = image::host_triple();
     if image::machine(&spec.triple) != image::machine(&ours) {
-        return Ok(Err(format!("the program is built for {}, this VM runs on {ours}", spec.triple).into()));
+        let theirs = &spec.triple;
+        return Ok(Err(format!("the program's image is for {theirs}, this VM runs on {ours}").into()));
     }
     if spec.image_len > MAX_IMAGE {
         return Ok(Err(format!(
@@ -278,7 +281,14 @@ async fn receive_image(
     };
     let (mut length, mut sign) = (0, SignOfLife::of(to));
     loop {
-        match from.next().await? {
+        let message = match from.next().await? {
+            Some(ToVm::Packed { length, bytes }) => match (Packed { length, bytes }).unpack() {
+                Ok(piece) => Some(ToVm::Image(piece)),
+                Err(error) => return Ok(Err(error.to_string().into())),
+            },
+            message => message,
+        };
+        match message {
             Some(ToVm::Image(piece)) if piece.is_empty() => break,
             Some(ToVm::Image(piece)) => {
                 length += piece.len() as u64;

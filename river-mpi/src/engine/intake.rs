@@ -159,8 +159,11 @@ impl Engine<'_> {
         let state = &mut *self.state.borrow_mut();
         let from = header.from as usize;
         if from >= state.received.len() {
-            tracing::warn!(from, "a message from a rank that does not exist");
-            return Intake::Taken;
+            // The supervisor's orders are taken by `handle`.
+            if message.is_final() {
+                tracing::warn!(from, "a message from a rank that does not exist");
+            }
+            return Intake::Left;
         }
         let intake = match header.kind {
             Kind::Eager | Kind::EagerSync if (message.len() - HEADER) as u64 != header.length => {

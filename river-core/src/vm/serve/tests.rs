@@ -73,6 +73,36 @@ fn an_image_that_is_refused_does_not_end_the_conversation() {
     });
 }
 
+#[test]
+fn an_image_for_another_architecture_is_refused_before_it_is_sent() {
+    let (key, cache) = (ClusterKey::from_bytes([7; 32]), Arc::new(ImageCache::in_memory(500)));
+    let vm = Vm::start_with(VmConfig::default().hidden(), key.clone(), cache).unwrap();
+    rt::block_on(async {
+        let (to, mut from, _) = acquire(&vm, &key).await;
+        to.try_send(ToVm::Start(HostSpec { triple: "riscv64-linux-gnu".into(), ..spec(100) })).unwrap();
+        let FromVm::Refused(why) = said(&mut from).await else { panic!("it is not refused") };
+        assert!(why.contains("riscv64-linux-gnu") && why.contains(&image::host_triple()), "{why}");
+    });
+}
+
+/// A compressed piece must be what it was announced to be, before memory is taken.
+#[test]
+fn a_piece_that_becomes_too_long_is_refused() {
+    let bomb = Bytes::from(lz4_flex::block::compress(&vec![0; 16 << 20]));
+    for length in [1 << 30, 100] {
+        let (key, cache) = (ClusterKey::from_bytes([7; 32]), Arc::new(ImageCache::in_memory(1 << 30)));
+        let vm = Vm::start_with(VmConfig::default().hidden(), key.clone(), cache).unwrap();
+        rt::block_on(async {
+            let (to, mut from) = shipping(&vm, &key, 1 << 30).await;
+            to.try_send(ToVm::Packed { length, bytes: bomb.clone() }).unwrap();
+            let FromVm::Refused(why) = said(&mut from).await else { panic!("it is kept") };
+            assert!(why.contains("a piece of the image"), "{why}");
+            to.try_send(ToVm::Renew).unwrap();
+            assert!(matches!(from.next().await, Ok(Some(FromVm::Alive))));
+        });
+    }
+}
+
 /// It has heard how the host ended, and must also hear that the VM is gone.
 #[test]
 fn a_program_whose_host_has_died_hears_that_its_vm_stops() {
