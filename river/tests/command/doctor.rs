@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::lab::{Lab, eventually, text};
+use crate::lab::{Lab, ends, eventually, text};
 
 /// The result of a check: its verdict, its text, and how to mend it.
 fn diagnose(command: &mut Command, check: &str) -> (String, String, String) {
@@ -150,14 +150,26 @@ fn what_cannot_be_listened_on_is_told() {
 #[test]
 fn variables_that_make_no_sense_are_told() {
     let lab = Lab::new();
-    lab.ends(&["key", "new"], 0);
-    for (variable, value, check) in [
-        ("RIVER_NETWORK", "yes", "virtual machines"),
-        ("RIVER_HOSTS", "a b", "virtual machines"),
+    let variables = [
+        ("RIVER_NETWORK", "yes", "environment"),
+        ("RIVER_HOSTS", "a b", "environment"),
+        ("RIVER_HOSTS", "lab:0", "environment"),
         ("RIVER_CACHE_LIMIT", "much", "image cache"),
-    ] {
-        let (verdict, says, _) = diagnose(doctor(&lab).env(variable, value), check);
-        assert!(verdict == "fail" && says.contains(variable) && says.contains(value), "{says}");
+    ];
+    for has_key in [false, true] {
+        if has_key {
+            lab.ends(&["key", "new"], 0);
+        }
+        for (variable, value, check) in variables {
+            let (verdict, says, _) = diagnose(doctor(&lab).env(variable, value), check);
+            assert!(verdict == "fail" && says.contains(variable) && says.contains(value), "{says}");
+            // A search says the same.
+            if check == "environment" {
+                let (_, error) = ends(lab.river(&["ls"]).env(variable, value), 1);
+                assert!(error.contains(&says), "{error}");
+            }
+        }
+        assert_eq!(lab.path("key").exists(), has_key);
     }
 }
 

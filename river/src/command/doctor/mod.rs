@@ -15,6 +15,7 @@ use std::net::Ipv4Addr;
 use river::VrError;
 
 use self::finding::Verdict;
+use self::network::Reach;
 use super::print;
 
 /// Look for what keeps virtual machines and programs from working here, and say how to mend it
@@ -43,15 +44,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> river::Result {
-    let asked_for = network::from_environment();
-    let network = args.network.or(asked_for);
-    let by_name = network::names_others(&std::env::var("RIVER_HOSTS").unwrap_or_default());
     let mut findings = vec![versions::check()];
+    let reach = Reach::from_environment();
+    findings.extend(reach.as_ref().err().map(network::invalid));
+    let Reach { network: asked_for, by_name } = reach.as_ref().copied().unwrap_or_default();
+    let network = args.network.or(asked_for);
     let (key, usable) = key::check(network.is_some() || by_name);
     findings.push(key);
     findings.extend(network::check(network));
-    // A search would create a key; only a program or a VM should.
-    if usable {
+    // A search would create a key; only a program or a VM should. With invalid variables there is none.
+    if usable && reach.is_ok() {
         findings.extend(vms::check(network.is_some() && asked_for.is_none() && !by_name));
     }
     findings.push(cache::check());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use if_addrs::IfAddr;
 use river::VrError;
-use river::core::{Heard, ResponderError, discovery_port, hear_self};
+use river::core::{Heard, NetworkError, ResponderError, discovery_port, hear_self};
 
 use super::finding::Finding;
 
@@ -17,21 +17,49 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a thread of this process may take to answer on a busy machine.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// The value of `RIVER_NETWORK` in the form of `--network`. Invalid values are reported by the search for VMs.
-pub(super) fn from_environment() -> Option<Ipv4Addr> {
-    match std::env::var("RIVER_NETWORK").unwrap_or_default().trim() {
-        "1" => Some(Ipv4Addr::UNSPECIFIED),
-        text => text.parse().ok().filter(|address: &Ipv4Addr| !address.is_loopback()),
+/// How far programs reach beyond this machine, as their environment says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reach {
+    /// `RIVER_NETWORK`, in the form of `--network`.
+    pub(super) network: Option<Ipv4Addr>,
+    /// Whether `RIVER_HOSTS` names other machines, which makes programs use the network.
+    pub(super) by_name: bool,
+}
+
+impl Reach {
+    pub(super) fn from_environment() -> Result<Self, NetworkError> {
+        let text = |name| std::env::var_os(name).unwrap_or_default().to_string_lossy().into_owned();
+        Self::parse(&text("RIVER_NETWORK"), &text("RIVER_HOSTS"))
+    }
+
+    /// Accepts what a search accepts, but makes no search: that would create a key.
+    fn parse(network: &str, hosts: &str) -> Result<Self, NetworkError> {
+        let network = match network.trim() {
+            "" | "0" => None,
+            "1" => Some(Ipv4Addr::UNSPECIFIED),
+            text => {
+                let address: Result<Ipv4Addr, _> = text.parse();
+                let address = address.map_err(|_| NetworkError::Network(text.to_owned()))?;
+                (!address.is_loopback()).then_some(address)
+            }
+        };
+        let mut by_name = false;
+        for entry in hosts.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+            let (name, port) = entry.split_once(':').map_or((entry, None), |(name, port)| (name, Some(port)));
+            let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+            let is_port = |port: &str| port.parse().is_ok_and(|port: u16| port > 0);
+            if name.is_empty() || !name.chars().all(fits) || !port.is_none_or(is_port) {
+                return Err(NetworkError::Hosts(entry.to_owned()));
+            }
+            let loopback = name == "localhost" || name.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback());
+            by_name |= !loopback;
+        }
+        Ok(Self { network, by_name })
     }
 }
 
-/// Whether `RIVER_HOSTS` names other machines, which makes programs use the network. Invalid values are reported by the
-/// search for VMs.
-pub(super) fn names_others(hosts: &str) -> bool {
-    let names = hosts.split(',').filter_map(|entry| entry.split(':').next()).map(str::trim);
-    let is_other =
-        |name: &str| name != "localhost" && !name.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback());
-    names.filter(|name| !name.is_empty()).any(is_other)
+pub(super) fn invalid(error: &NetworkError) -> Finding {
+    Finding::fail("environment", error.to_string(), "correct that variable, or unset it")
 }
 
 pub(super) fn check(network: Option<Ipv4Addr>) -> Vec<Finding> {
@@ -217,11 +245,12 @@ mod tests {
 
     #[test]
     fn hosts_are_others_unless_they_are_this_machine() {
+        let by_name = |hosts: &str| Reach::parse("", hosts).unwrap().by_name;
         for hosts in ["", "localhost", " 127.0.0.1:7, ,localhost:8"] {
-            assert!(!names_others(hosts), "{hosts}");
+            assert!(!by_name(hosts), "{hosts}");
         }
         for hosts in ["lab1", "localhost, lab1:7", "192.0.2.1"] {
-            assert!(names_others(hosts), "{hosts}");
+            assert!(by_name(hosts), "{hosts}");
         }
     }
 
