@@ -109,6 +109,18 @@ fn vms_programs_vrs_and_links_are_seen_and_keys_do_what_the_help_says() {
     let program = sleepers(&mut lab);
     let mut top = Terminal::run(&lab, &["top", "--interval", "0.2"]);
     top.shows(&["lab-0", "lab-3", "leased", "command-", "q quit"], &[]);
+    // From a VM to its VRs, and to its program.
+    top.press("\r");
+    top.shows(&["of VM lab-0", "Worker", "WAITING"], &["initiator"]);
+    top.press("2");
+    top.shows(&["of VM lab-0", "SUSPECT", "command-"], &["no program", "nothing"]);
+    // A filter that fits nothing is no reason to start VMs.
+    top.press("1/xyz");
+    top.shows(&["filter: xyz_", "nothing matches the filter"], &["river vm"]);
+    top.press("\x1b");
+    top.shows(&["of VM lab-0", "q quit"], &["filter:"]);
+    top.press("\x1b");
+    top.shows(&["lab-3", "q quit"], &["of VM"]);
     // Programs; from the program to its VRs.
     top.press("2");
     top.shows(&["MSG/S", "command-", "SUSPECT"], &["ADDRESS"]);
