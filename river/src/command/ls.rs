@@ -65,17 +65,19 @@ impl Filter {
 
 pub(crate) fn run(args: &Args) -> river::Result {
     let query = args.filter.query();
-    let vms = search(&query)?.vms;
+    let found = search(&query)?;
+    let vms = found.vms;
     if args.json {
         let vms: Vec<_> = vms.iter().map(json).collect();
         return Ok(print(&(serde_json::to_string_pretty(&vms)? + "\n"))?);
     }
     if vms.is_empty() {
-        tell(if query == Query::default() {
-            "no VM was found; start one with `river vm`"
-        } else {
-            "no VM that fits was found; `river ls` without filters shows all"
-        });
+        // More VMs would not help somebody who has some of another version, as was just said.
+        if query != Query::default() {
+            tell("no VM that matches was found; `river ls` without filters shows all");
+        } else if found.other_versions.is_empty() {
+            tell("no VM was found; start one with `river vm`");
+        }
         return Ok(());
     }
     let header = ["NAME", "ADDRESS", "CORES", "MEMORY", "ARCHITECTURE", "UP", "STATE", "PROGRAM", "ID"];

@@ -30,7 +30,7 @@ use std::path::{self, Path};
 use std::process::ExitCode;
 
 use river::VrError;
-use river::core::{FindError, Found, Query, find};
+use river::core::{FindError, Found, PROTOCOL, Query, find};
 
 /// The exit code if River itself failed, as for `env`, `nice` and `timeout`.
 const FAILED: u8 = 125;
@@ -60,11 +60,23 @@ fn search(query: &Query) -> Result<Found, FindError> {
     Ok(found)
 }
 
-/// Describes the VMs that speak another version of the protocol.
+/// Describes the VMs that speak another version of the protocol, and says what to do.
 fn other_versions(found: &Found) -> impl Iterator<Item = String> {
-    found.other_versions.iter().map(|(version, count)| {
-        format!("{} more speak protocol version {version}, which this command does not", plural(*count))
-    })
+    found
+        .other_versions
+        .iter()
+        .map(|(version, count)| format!("{}: {SAME_VERSION}", another_version(*version, *count)))
+}
+
+/// What to do about VMs that speak another version of the protocol.
+const SAME_VERSION: &str = "install the same version of River there, and restart them";
+
+fn another_version(version: u16, count: usize) -> String {
+    let speak = if count == 1 { "speaks" } else { "speak" };
+    format!(
+        "{} {speak} protocol version {version}, and this command speaks version {PROTOCOL}",
+        plural(count)
+    )
 }
 
 /// Prints a line to stderr, and ignores errors, since stderr may be closed.

@@ -3,11 +3,11 @@
 use std::thread;
 
 use river::VrError;
-use river::core::{Found, PROTOCOL, Query, find};
+use river::core::{Found, Query, find};
 
 use super::finding::Finding;
 use super::network::reach;
-use crate::command::plural;
+use crate::command::{SAME_VERSION, another_version, plural};
 
 const CHECK: &str = "virtual machines";
 
@@ -59,11 +59,7 @@ fn judge(found: &Found, silent: &[String], here_only: bool) -> Vec<Finding> {
         Finding::ok(CHECK, format!("{} can be found and connected to{where_searched}", plural(count)))
     });
     for (version, count) in &found.other_versions {
-        findings.push(Finding::warn(
-            CHECK,
-            format!("{} more speak protocol version {version}, and this is {PROTOCOL}", plural(*count)),
-            "install the same version of River there and here, and start the VMs anew",
-        ));
+        findings.push(Finding::warn(CHECK, another_version(*version, *count), SAME_VERSION));
     }
     findings
 }
@@ -80,7 +76,7 @@ mod tests {
         found.other_versions.insert(1, 2);
         let findings = judge(&found, &["lab at 192.0.2.1:7 (timed out)".into()], false);
         assert_eq!(findings.iter().map(|f| f.verdict).collect::<Vec<_>>(), [Verdict::Fail, Verdict::Warn]);
-        assert!(findings[1].says.contains("2 VMs more speak protocol version 1"), "{}", findings[1].says);
+        assert!(findings[1].says.contains("2 VMs speak protocol version 1, and"), "{}", findings[1].says);
     }
 
     #[test]
