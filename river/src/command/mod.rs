@@ -95,7 +95,7 @@ fn print(text: &str) -> io::Result<()> {
 
 /// Parses the number of VMs on the command line.
 fn count(text: &str) -> Result<NonZeroUsize, String> {
-    text.parse().map_err(|_| "it must be a number of VMs from 1".into())
+    text.parse().map_err(|_| "it must be a number of VMs, at least 1".into())
 }
 
 /// Checks that a directory of checkpoints or of a recording exists.
@@ -105,7 +105,7 @@ fn is_there(directory: &Path) -> river::Result {
     }
     let what = if directory.exists() { "it is not a directory" } else { "there is no such directory" };
     Err(VrError::msg(format!(
-        "{}: {what}; `river run --checkpoint` and `river checkpoint` make checkpoints, `river record` makes a recording",
+        "{}: {what}; `river run --checkpoint` and `river checkpoint` write checkpoints, `river record` writes a recording",
         directory.display()
     )))
 }

@@ -76,7 +76,7 @@ fn each_vr_of_a_recorded_program_is_run_again_alone() {
     assert!(error.contains("no VR zzz was recorded"), "{error}");
     let nothing = lab.path("nothing");
     let (_, told) = lab.ends(&["record", "-n", "1", "-o", nothing.to_str().unwrap(), "true"], 0);
-    assert!(told.contains("nothing was recorded: true is no program of River"), "{told}");
+    assert!(told.contains("nothing was recorded: true is not a River program"), "{told}");
 }
 
 /// Everything recorded until shortly before the death is there, and can be replayed.

@@ -236,7 +236,7 @@ fn scripts_get_all_as_json() {
     }
     end(program);
     let (_, error) = lab.ends(&["top"], 1);
-    assert!(error.contains("the output is no terminal: use --once"), "{error}");
+    assert!(error.contains("the output is not a terminal: use --once"), "{error}");
 }
 
 #[test]

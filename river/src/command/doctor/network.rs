@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a thread of this process may take to answer on a busy machine.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// How far programs reach beyond this machine, as their environment says.
+/// How far programs reach beyond this machine, as their environment message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reach {
     /// `RIVER_NETWORK`, in the form of `--network`.
@@ -69,7 +69,7 @@ pub(super) fn check(network: Option<Ipv4Addr>) -> Vec<Finding> {
             return vec![Finding::fail(
                 "discovery",
                 error.to_string(),
-                "set RIVER_PORT to one, or not at all",
+                "set RIVER_PORT to a port, or unset it",
             )];
         }
     };
@@ -114,7 +114,7 @@ fn judge_heard(port: u16, heard: &[Heard]) -> Finding {
                 "{arrive}, so that VMs start and are found; but another program has the port of {unbound}, and searches \
                  that are sent to that address alone are not answered"
             ),
-            format!("{}; or leave it so, if `river ls` shows what it should", free_the_port(port)),
+            format!("{}; or ignore this if `river ls` shows the expected VMs", free_the_port(port)),
         );
     }
     Finding::fail(
@@ -128,13 +128,13 @@ fn judge_heard(port: u16, heard: &[Heard]) -> Finding {
 
 /// The finding if no VM could start here.
 fn judge_deaf(port: u16, error: ResponderError) -> Finding {
-    let mend = match error {
+    let fix = match error {
         ResponderError::PortTaken(_) => free_the_port(port),
         ResponderError::NoLoopback => "`ip link set lo up`".into(),
         ResponderError::NoInterface(_) => "`ip -4 address` lists those there are".into(),
         _ => "see what `ip -4 address` and `ulimit -n` say".into(),
     };
-    Finding::fail("discovery", VrError::from(error).to_string(), mend)
+    Finding::fail("discovery", VrError::from(error).to_string(), fix)
 }
 
 fn free_the_port(port: u16) -> String {
@@ -167,7 +167,7 @@ fn judge_connections(results: Vec<(Ipv4Addr, io::Result<()>)>) -> Finding {
         None => Finding::ok("connections", format!("TCP connections to {addresses} work")),
         Some((address, error)) => Finding::fail(
             "connections",
-            format!("there is no TCP connection to {address}, which is this machine: {error}"),
+            format!("TCP connections to {address}, which is this machine, fail: {error}"),
             "let the firewall accept connections from this machine to itself, and from the machines of the cluster",
         ),
     }
@@ -205,12 +205,12 @@ fn judge_interfaces(network: Option<Ipv4Addr>, all: &[Interface]) -> Finding {
     };
     let (with, without): (Vec<&Interface>, Vec<&Interface>) =
         used.iter().partition(|interface| interface.broadcast);
-    let by_name = "name the machines in RIVER_HOSTS: they are then asked one by one";
+    let by_name = "list the machines in RIVER_HOSTS: they are then asked one by one";
     if used.is_empty() {
         return Finding::fail(
             "interfaces",
             "there is no IPv4 interface but loopback",
-            "connect this machine to a network, or leave --network and RIVER_NETWORK out",
+            "connect this machine to a network, or do without --network and RIVER_NETWORK",
         );
     }
     if with.is_empty() {
@@ -236,10 +236,10 @@ mod tests {
         let judge = |network, interfaces: &[Interface]| judge_interfaces(network, interfaces);
         let both = judge(all, &[lan.clone(), vpn.clone()]);
         assert_eq!(both.verdict, Verdict::Ok);
-        assert!(both.says.contains("on eth0 (192.0.2.1); not on tun0"), "{}", both.says);
+        assert!(both.message.contains("on eth0 (192.0.2.1); not on tun0"), "{}", both.message);
         let one = judge(Some(vpn.address), &[lan, vpn]);
         assert_eq!(one.verdict, Verdict::Warn);
-        assert!(one.mend.is_some_and(|mend| mend.contains("RIVER_HOSTS")));
+        assert!(one.fix.is_some_and(|fix| fix.contains("RIVER_HOSTS")));
         assert_eq!(judge(all, &[]).verdict, Verdict::Fail);
     }
 

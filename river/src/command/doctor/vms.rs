@@ -37,7 +37,7 @@ pub(super) fn check(here_only: bool) -> Vec<Finding> {
 fn judge(found: &Found, silent: &[String], here_only: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let where_searched = if here_only {
-        "; searched this machine only, and `RIVER_NETWORK=1 river doctor` searches others, as programs do then"
+        "; only this machine was searched: `RIVER_NETWORK=1 river doctor` searches the network, as programs with that variable do"
     } else {
         ""
     };
@@ -45,14 +45,14 @@ fn judge(found: &Found, silent: &[String], here_only: bool) -> Vec<Finding> {
     findings.push(if !silent.is_empty() {
         Finding::fail(
             CHECK,
-            format!("{} answered, but there is no TCP connection to {}", plural(count), silent.join(", ")),
+            format!("{} answered, but TCP connections fail to {}", plural(count), silent.join(", ")),
             "let the firewall there accept TCP connections (`river vm --listen PORT` fixes the port)",
         )
     } else if count == 0 {
         Finding::ok(
             CHECK,
             format!(
-                "none answers, and none need to: `river vm` starts one, `river run` starts some for a program{where_searched}"
+                "none was found, and none is needed: `river vm` starts one, `river run` starts some for a program{where_searched}"
             ),
         )
     } else {
@@ -76,14 +76,18 @@ mod tests {
         found.other_versions.insert(1, 2);
         let findings = judge(&found, &["lab at 192.0.2.1:7 (timed out)".into()], false);
         assert_eq!(findings.iter().map(|f| f.verdict).collect::<Vec<_>>(), [Verdict::Fail, Verdict::Warn]);
-        assert!(findings[1].says.contains("2 VMs speak protocol version 1, and"), "{}", findings[1].says);
+        assert!(
+            findings[1].message.contains("2 VMs speak protocol version 1, and"),
+            "{}",
+            findings[1].message
+        );
     }
 
     #[test]
     fn that_others_were_not_asked_is_said() {
         for (here_only, said) in [(true, true), (false, false)] {
             let findings = judge(&Found::default(), &[], here_only);
-            assert_eq!(findings[0].says.contains("this machine only"), said, "{}", findings[0].says);
+            assert_eq!(findings[0].message.contains("only this machine"), said, "{}", findings[0].message);
         }
     }
 }

@@ -50,7 +50,7 @@ pub(crate) fn draw(screen: &mut Screen, frame: &mut Frame<'_>) {
 /// What to show instead of lines.
 fn why_empty(screen: &Screen) -> &'static str {
     match screen.view {
-        _ if screen.is_empty() => "asking...",
+        _ if screen.is_empty() => "searching...",
         _ if !screen.filter.is_empty() => "nothing matches the filter; Esc clears it",
         _ if screen.scope.is_some() => "nothing here belongs to it; Esc shows all",
         View::Vms => "no VM was found; start one with `river vm`",
@@ -80,5 +80,5 @@ fn foot(screen: &Screen) -> Text<'static> {
     if let Some(error) = &screen.error {
         return Text::from(error.clone()).red();
     }
-    Text::from("Tab view  ↑↓ line  Enter more  Esc back  ←→ sort  r reverse  / filter  q quit").dim()
+    Text::from("Tab view  ↑↓ line  Enter details  Esc all  ←→ sort  r reverse  / filter  q quit").dim()
 }

@@ -31,33 +31,33 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Watch virtual machines and programs
 ///
-/// Shows VMs, programs, VRs (what waits in their mailboxes, and for how long) and links (messages and bytes), with processor
-/// time, memory, leases and suspicion. Only programs can be seen that use a VM that can be found.
+/// Shows VMs, programs, VRs (queued messages, and how long each VR has been waiting) and links (messages and bytes), with CPU
+/// time, memory, leases and suspected failures. Only programs that use a VM that can be found are shown.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   river top                                until q is pressed
-  river top --interval 5                   asking every five seconds
-  river top --once                         one look, as text
+  river top --interval 5                   updated every five seconds
+  river top --once                         the current state, as text
   river top --once --json | jq '.programs[].name'
 
 Keys:
   Tab, 1-4          VMs, programs, VRs, links
   up, down, PgUp, PgDn, Home, End
-  Enter, Esc        only what belongs to the line; back
-  left, right, r    sort by another column; the other way round
-  /                 filter: type, then Enter; Esc forgets it
+  Enter, Esc        only what belongs to the selected line; all
+  left, right, r    sort by another column; reverse the order
+  /                 filter: type, then Enter; Esc clears it
   q, Ctrl-C         quit
 
 Exit status:
-  0  all went well
-  1  an error, told on stderr
-  2  the command line makes no sense")]
+  0  success
+  1  an error, reported on stderr
+  2  the command line is invalid")]
 pub(crate) struct Args {
-    /// How often to ask, in seconds
+    /// The time between updates
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     interval: Duration,
-    /// Ask once, print, and end
+    /// Print the current state, and exit
     #[arg(long)]
     once: bool,
     /// Print JSON
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Args) -> river::Result {
         return Ok(print(&text)?);
     }
     if !io::stdout().is_terminal() {
-        return Err(VrError::msg("the output is no terminal: use --once, with or without --json"));
+        return Err(VrError::msg("the output is not a terminal: use --once, with or without --json"));
     }
     let ended = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGQUIT, SIGTERM, SIGHUP] {
