@@ -209,7 +209,7 @@ impl Launch {
             let path = PathBuf::from(std::env::var_os(TRACE).filter(|path| !path.is_empty())?);
             // The variable was not meant for a program that a traced program has started.
             if path.exists() {
-                say!("[river: not traced: {TRACE} names {}, which is there already]", path.display());
+                say!("[river: not traced: {TRACE} names {}, which already exists]", path.display());
                 return None;
             }
             Some(path)

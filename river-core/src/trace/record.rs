@@ -185,7 +185,7 @@ impl<R: Read> Reader<R> {
         if read.is_err() || magic != *MAGIC {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "it is no trace of this version of River",
+                "it is not a trace of this version of River",
             ));
         }
         Ok(Self(from))

@@ -303,8 +303,8 @@ impl Peer {
     }
 
     fn fail(&mut self, error: String) -> bool {
-        tracing::error!(host = %self.host, error, "a peer wrote nonsense into its ring");
-        self.broken = Some(format!("it wrote nonsense into its ring: {error}"));
+        tracing::error!(host = %self.host, error, "a peer wrote invalid data into its ring");
+        self.broken = Some(format!("it wrote invalid data into its ring: {error}"));
         if let Err(error) = self.waker.wake() {
             tracing::warn!(%error, "the connection of that peer stays");
         }
