@@ -76,6 +76,10 @@ fn initiator() {
         std::io::read_to_string(std::io::stdin()).unwrap();
         return;
     }
+    if kind == "terminal" {
+        top::in_a_terminal();
+        return;
+    }
     if trace::run(&kind) || farm::run(&kind) {
         return;
     }

@@ -11,6 +11,7 @@ mod screen;
 mod table;
 
 use std::io::{self, IsTerminal};
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc;
@@ -21,6 +22,7 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event};
 use river::VrError;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::print;
 use gather::Snapshot;
@@ -28,6 +30,8 @@ use screen::{Next, Screen};
 
 /// The longest delay before a key is handled.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long after a signal the process may take to end by itself.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Watch virtual machines and programs
 ///
@@ -93,9 +97,7 @@ pub(crate) fn run(args: &Args) -> river::Result {
         return Err(VrError::msg("the output is not a terminal: use --once, with or without --json"));
     }
     let ended = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGQUIT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, ended.clone())?;
-    }
+    end_at_a_signal(ended.clone())?;
     let (taken, snapshots) = mpsc::channel();
     let interval = args.interval;
     thread::Builder::new().name("river-top".into()).spawn(move || {
@@ -107,8 +109,23 @@ pub(crate) fn run(args: &Args) -> river::Result {
     // A panic restores the terminal, too.
     let mut terminal = ratatui::try_init()?;
     let result = show(&mut terminal, &snapshots, &ended);
-    ratatui::restore();
+    // It fails where the terminal is gone.
+    let _ = ratatui::try_restore();
     result
+}
+
+fn end_at_a_signal(ended: Arc<AtomicBool>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP])?;
+    thread::Builder::new().name("river-top-signals".into()).spawn(move || {
+        if signals.forever().next().is_some() {
+            ended.store(true, Relaxed);
+            // If the terminal is gone, crossterm reads its end again and again, and the other thread hears of nothing.
+            thread::sleep(GRACE);
+            let _ = ratatui::try_restore();
+            process::exit(1);
+        }
+    })?;
+    Ok(())
 }
 
 fn show(
