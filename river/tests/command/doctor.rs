@@ -283,6 +283,6 @@ fn a_vm_that_answers_but_cannot_be_connected_to_is_a_failure() {
     eventually(Duration::from_secs(60), "it is found, and cannot be connected to", || {
         let (verdict, message, fix) = diagnose(&mut doctor, "virtual machines");
         let expected = "1 VM answered, but TCP connections fail to lab at 127.0.0.1:9999";
-        verdict == "fail" && message.starts_with(expected) && fix.contains("--listen")
+        verdict == "fail" && message.starts_with(expected) && fix.contains("TCP to all ports")
     });
 }

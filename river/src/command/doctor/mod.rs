@@ -16,6 +16,7 @@ use river::VrError;
 
 use self::finding::Verdict;
 use self::network::Reach;
+use self::vms::Searched;
 use super::print;
 
 /// Check whether anything keeps River from working on this machine, and say how to fix it
@@ -54,7 +55,11 @@ pub(crate) fn run(args: &Args) -> river::Result {
     findings.extend(network::check(network));
     // A search would create a key; only a program or a VM should. With invalid variables there is none.
     if usable && reach.is_ok() {
-        findings.extend(vms::check(network.is_some() && asked_for.is_none() && !by_name));
+        findings.extend(vms::check(match (asked_for, by_name, network) {
+            (None, false, None) => Searched::ThisMachine,
+            (None, false, Some(_)) => Searched::ThisMachineOnly,
+            _ => Searched::Network,
+        }));
     }
     findings.push(cache::check());
     findings.extend(limits::check());
