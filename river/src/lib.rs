@@ -36,6 +36,12 @@
 //! * [`mpi`]: the Message Passing Interface.
 //! * [`mapreduce`]: map, combine, shuffle, reduce.
 //! * [`trace`]: traces of what a program did, and pages that show them.
+//!
+//! # Features
+//!
+//! * `command` (default): the command `river`, and what only it needs. A program needs just
+//!   `river = { ..., default-features = false }`.
+//! * `testing`: test executables can be hosts of the programs that they test.
 
 mod log;
 pub mod trace;
