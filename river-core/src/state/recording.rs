@@ -51,7 +51,7 @@ pub(crate) fn create(directory: &Path, ran: &Ran) -> Result<(), StateError> {
         if header.exists() {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
-                "it already contains a recording: use another directory, or remove this one",
+                "there is already a recording: use another directory, or remove this one",
             ));
         }
         let executable = directory.join(PROGRAM);

@@ -126,7 +126,7 @@ fn a_recording_that_was_cut_short_is_replayed_to_its_end() {
     // A second recording does not overwrite the first.
     let mut command = lab.program("count-long");
     let output = command.env("RIVER_RECORD", &which).output().unwrap();
-    assert!(!output.status.success() && text(&output).contains("there is a recording already"), "{output:?}");
+    assert!(!output.status.success() && text(&output).contains("there is already a recording"), "{output:?}");
 }
 
 /// The initiator of kind `by-the-clock`: sends the time, which it reads in a way that is not recorded.
