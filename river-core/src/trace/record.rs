@@ -238,6 +238,6 @@ mod tests {
     #[test]
     fn another_file_is_refused() {
         let error = Reader::new(&b"<!DOCTYPE html>"[..]).err().unwrap();
-        assert!(error.to_string().contains("no trace"), "{error}");
+        assert!(error.to_string().contains("not a trace"), "{error}");
     }
 }

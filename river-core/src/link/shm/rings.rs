@@ -352,6 +352,6 @@ mod tests {
         reader.add(host, listener.accept().unwrap().0, By::Ring).unwrap();
         let (who, why) = ends.recv_timeout(Duration::from_secs(60)).unwrap();
         assert_eq!(who, host);
-        assert!(why.contains("nonsense") && why.contains("99"), "{why}");
+        assert!(why.contains("invalid data") && why.contains("99"), "{why}");
     }
 }
