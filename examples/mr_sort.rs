@@ -25,7 +25,7 @@ Examples:
   mr_sort validate sorted                     whether it is sorted, and the checksum of its records
   mr_sort check 1000000                       all of that, in a temporary directory
 
-Exit status: 0 if all is well, 1 if something went wrong or is not sorted, 2 if the command line makes no sense.")]
+Exit status: 0 if all is well, 1 if something went wrong or is not sorted, 2 if the command line is invalid.")]
 struct Args {
     #[command(flatten)]
     options: Options,

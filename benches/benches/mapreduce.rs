@@ -25,7 +25,7 @@ use river::core::{Vm, VmConfig};
 use river::mapreduce::{Cluster, Input, Job, Output, Report};
 use river_benches::corpus;
 use river_benches::process::{self, peak_memory_of_tree};
-use river_benches::table::{Spread, Table, load, machine};
+use river_benches::table::{Spread, Table, left_out, load, machine};
 use river_examples::mr::{RECORD, Sort, WordCount, check, generate};
 use river_examples::{baseline, files};
 use serde::{Deserialize, Serialize};
@@ -149,7 +149,7 @@ fn compare(args: &Args) -> river::Result {
                 let _ = fs::remove_dir_all(&place.output);
                 let result = match run(*case, job, &place, args) {
                     Err(error) if matches!(case, Case::Python { .. }) => {
-                        eprintln!("{} is left out: {error}", case.name());
+                        left_out(case.name(), error);
                         continue;
                     }
                     result => result?,
@@ -210,7 +210,7 @@ fn can_run(case: Case, args: &Args) -> bool {
     let import = Command::new(&args.python).args(["-c", &format!("import {module}")]).output();
     let there = import.is_ok_and(|output| output.status.success());
     if !there {
-        println!("skipped: {name} ({} has no {module})", args.python);
+        left_out(name, format_args!("{} has no {module}", args.python));
     }
     there
 }

@@ -28,7 +28,7 @@ use river::mpi::{self, Communicator, Request, wait_all};
 use river_benches::exchange::Result;
 use river_benches::mpi::{ALL, Mpi};
 use river_benches::process;
-use river_benches::table::{Spread, Table, load, machine};
+use river_benches::table::{Spread, Table, left_out, load, machine};
 use serde::{Deserialize, Serialize};
 
 const RAW: Channel = Channel::named("river-benches mpi raw");
@@ -150,11 +150,11 @@ fn all_peers(rounds: u16, sizes: &[usize], over_tcp: bool) -> Vec<(&'static str,
                 let sizes: Vec<usize> = pair_sizes(sizes).collect();
                 match peer(mpi, "pairs", 4, rounds, &sizes, over_tcp) {
                     Ok(mut pairs) => numbers.append(&mut pairs),
-                    Err(error) => println!("{} in two pairs is left out: {error}", mpi.name),
+                    Err(error) => left_out(&format!("{} in two pairs", mpi.name), error),
                 }
                 peers.push((mpi.name, numbers));
             }
-            Err(error) => println!("{} is left out: {error}", mpi.name),
+            Err(error) => left_out(mpi.name, error),
         }
     }
     peers

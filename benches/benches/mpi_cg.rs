@@ -18,7 +18,7 @@ use clap::Parser;
 use river::mpi::{Communicator, Launch};
 use river_benches::mpi::{self, Mpi};
 use river_benches::process;
-use river_benches::table::{Spread, Table, load, machine};
+use river_benches::table::{Spread, Table, left_out, load, machine};
 use river_examples::cg::{self, Class};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -55,7 +55,7 @@ fn tables(args: &Args) -> Result {
         for peer in &mpi::ALL {
             match Npb::build(peer, npb, &args.class) {
                 Ok(build) => builds.push(build),
-                Err(error) => println!("NPB on {} is left out: {error}", peer.name),
+                Err(error) => left_out(&format!("NPB on {}", peer.name), error),
             }
         }
     }

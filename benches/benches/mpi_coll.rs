@@ -33,7 +33,7 @@ use river::mpi::coll::{
 use river::mpi::{Communicator, Launch, MAX, SUM};
 use river_benches::mpi::{self, Mpi};
 use river_benches::process;
-use river_benches::table::{Spread, Table, bytes, load, machine};
+use river_benches::table::{Spread, Table, bytes, left_out, load, machine};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a vector, or of a block.
@@ -134,8 +134,8 @@ fn tables(args: &Args) -> river::Result {
                     let measured = peers.iter().filter_map(|peer| {
                         let name = peer.mpi.name;
                         let times = peer.measure((ranks, over_tcp), &lines, args);
-                        let left_out = |error: &io::Error| println!("{name} is left out: {error}");
-                        Some((name, times.inspect_err(left_out).ok()?))
+                        let skip = |error: &io::Error| left_out(name, error);
+                        Some((name, times.inspect_err(skip).ok()?))
                     });
                     vacant.insert(measured.collect())
                 }
@@ -165,7 +165,7 @@ impl Peer {
             match mpi.compile("coll.c", &program) {
                 Ok(()) => Some(Self { mpi, program }),
                 Err(error) => {
-                    println!("{} is left out: {error}", mpi.name);
+                    left_out(mpi.name, error);
                     None
                 }
             }

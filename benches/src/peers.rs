@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::table::left_out;
+
 /// The measurements of a peer: numbers by name.
 pub type Numbers = BTreeMap<String, f64>;
 
@@ -14,8 +16,8 @@ pub const PEERS: [&str; 8] =
 /// Built from `peers/tarpc`, a workspace of its own.
 const TARPC: &str = "tarpc";
 
-/// Measures a peer, by `peers/farm.py` and the given Python if it is a Python library. Returns `None`, with a message
-/// on stderr, if it is not installed or fails.
+/// Measures a peer, by `peers/farm.py` and the given Python if it is a Python library. Returns `None`, after saying so by
+/// [`left_out`], if it is not installed or fails.
 #[must_use]
 pub fn measure(python: &Path, peer: &str) -> Option<Numbers> {
     let path =
@@ -34,11 +36,11 @@ pub fn measure(python: &Path, peer: &str) -> Option<Numbers> {
         Ok(output) if output.status.success() => output,
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
-            eprintln!("{peer} is left out: {}", said.lines().last().unwrap_or("it says nothing"));
+            left_out(peer, said.lines().last().unwrap_or("it says nothing"));
             return None;
         }
         Err(error) => {
-            eprintln!("{peer} is left out: {}: {error}", command.get_program().display());
+            left_out(peer, format_args!("{}: {error}", command.get_program().display()));
             return None;
         }
     };

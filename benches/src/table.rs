@@ -3,12 +3,28 @@
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
 /// The environment variable that names a file to which every printed [`Table`] is appended, as a line of JSON.
 pub const RECORD: &str = "RIVER_BENCH_RECORD";
+
+/// The extension of a file beside [`RECORD`], to which every line of [`left_out`] is appended.
+pub const LEFT_OUT: &str = "left-out";
+
+/// Prints that something is not measured, and why; `report` puts it on the page.
+pub fn left_out(what: &str, why: impl std::fmt::Display) {
+    let line = format!("{what}: {why}\n");
+    eprint!("left out: {line}");
+    let Some(file) = std::env::var_os(RECORD) else { return };
+    let file = Path::new(&file).with_extension(LEFT_OUT);
+    let written = OpenOptions::new().append(true).create(true).open(file);
+    if let Err(error) = written.and_then(|mut file| file.write_all(line.as_bytes())) {
+        eprintln!("that cannot be recorded: {error}");
+    }
+}
 
 /// Median and spread (smallest, largest) of some numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,7 +43,10 @@ impl Spread {
     pub fn of(mut numbers: Vec<f64>) -> Self {
         numbers.sort_by(f64::total_cmp);
         let at = |index: usize| numbers.get(index).copied().unwrap_or_default();
-        Self { min: at(0), median: at(numbers.len() / 2), max: at(numbers.len().saturating_sub(1)) }
+        let last = numbers.len().saturating_sub(1);
+        // Of an even count, halfway between the two in the middle.
+        let median = f64::midpoint(at(last / 2), at(last.div_ceil(2)));
+        Self { min: at(0), median, max: at(last) }
     }
 }
 
@@ -232,4 +251,22 @@ pub fn commit() -> String {
     let commit = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
     let commit = commit.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     commit.ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_count_is_halfway_between_the_two_in_the_middle() {
+        for (numbers, median) in [
+            (vec![], 0.0),
+            (vec![3.0], 3.0),
+            (vec![4.0, 1.0], 2.5),
+            (vec![9.0, 1.0, 2.0], 2.0),
+            (vec![8.0, 1.0, 2.0, 4.0], 3.0),
+        ] {
+            assert_eq!(Spread::of(numbers.clone()).median, median, "{numbers:?}");
+        }
+    }
 }

@@ -28,7 +28,7 @@ Examples:
                                      survives kill -9: `river restore state` goes on
 
 Exit status: 0 if the result is the published one to 1e-10, 1 if it is not or a rank failed, 2 if the
-command line makes no sense.")]
+command line is invalid.")]
 struct Args {
     /// How large the matrix is
     #[arg(long, value_enum, ignore_case = true, default_value = "S")]

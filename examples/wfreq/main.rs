@@ -31,7 +31,7 @@ Examples:
   wfreq --json 'logs/**/*.log' | jq .words    a pattern, quoted so that the shell leaves it alone
 
 Exit status: 0 if all was counted, 1 if some file could not be read or nothing could be counted, 2 if the command
-line makes no sense.")]
+line is invalid.")]
 struct Args {
     /// How many VMs to use [default: all that are found; if none is, one local VM per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]

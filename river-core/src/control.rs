@@ -51,7 +51,7 @@ pub(crate) enum ControlError {
     Handshake(#[from] HandshakeError),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
-    #[error("the peer sent something that makes no sense: {0}")]
+    #[error("the peer sent an invalid message: {0}")]
     Nonsense(#[from] postcard::Error),
 }
 

@@ -133,7 +133,7 @@ pub enum RecvError {
     )]
     Reentrant,
     /// The envelope of a posted receive has already been returned by `test`.
-    #[error("the envelope of this posted receive was handed out before, by `test`")]
+    #[error("the envelope of this posted receive was already returned by `test`")]
     HandedOut,
     /// The VR is being replayed and has diverged from its record.
     #[error(transparent)]
@@ -195,7 +195,7 @@ pub enum DeployError {
         ours: u16,
     },
     /// The state of a VR cannot be encoded or decoded.
-    #[error("the state of VR type {name} cannot travel: {error}")]
+    #[error("the state of VR type {name} cannot be sent: {error}")]
     State {
         /// The Rust type of the VR.
         name: String,
@@ -209,7 +209,7 @@ pub enum DeployError {
     #[error(transparent)]
     Diverged(#[from] Box<Divergence>),
     /// The VRs run, but one of those that should be mirrored has no twin.
-    #[error("a VR that was to be mirrored has no twin: {0}")]
+    #[error("a VR that should be mirrored has no twin: {0}")]
     Mirror(Box<MigrateError>),
 }
 
@@ -218,16 +218,18 @@ pub enum DeployError {
 #[non_exhaustive]
 pub enum ServiceError {
     /// The VR is recoverable: messages from other programs could not be restored with its state.
-    #[error("a recoverable VR cannot talk to other programs, as what they say could not be restored")]
+    #[error(
+        "a recoverable VR cannot communicate with other programs, since their messages could not be restored"
+    )]
     Recoverable,
     /// The name is empty or too long.
-    #[error("{0:?} is no name for a service: it takes 1 to {max} bytes", max = Self::MAX_NAME)]
+    #[error("{0:?} is not a valid name of a service: it must have 1 to {max} bytes", max = Self::MAX_NAME)]
     Name(String),
     /// Another VR of this process has already published the name.
-    #[error("another VR of this process has published the name {0:?} already")]
+    #[error("another VR of this process has already published the name {0:?}")]
     Taken(String),
     /// Searches cannot be answered.
-    #[error("nobody could find the service {name:?}: {error}")]
+    #[error("other programs could not find the service {name:?}: {error}")]
     Listen {
         /// The name.
         name: String,
@@ -249,7 +251,7 @@ pub enum ServiceError {
     },
     /// Every process that publishes the name speaks another version of the protocol.
     #[error(
-        "no program publishes {name:?} in protocol version {ours}, but {count} that publish something speak version \
+        "no program publishes {name:?} in protocol version {ours}, but {count} programs that publish services speak version \
          {theirs}: use the same version of River on both sides"
     )]
     OtherVersion {
@@ -326,10 +328,10 @@ pub enum StateError {
     #[error(transparent)]
     Diverged(#[from] Box<Divergence>),
     /// Receives are posted. They live on the VR's stack, which a safepoint does not save.
-    #[error("a safepoint was asked for while receives are posted: complete or drop them first")]
+    #[error("a safepoint was called while receives are posted: complete or drop them first")]
     Posted,
     /// A value cannot be encoded, or cannot be decoded as the requested type.
-    #[error("{name} cannot be kept: {error}")]
+    #[error("{name} cannot be stored: {error}")]
     Value {
         /// The Rust type.
         name: String,
@@ -353,7 +355,7 @@ pub enum StateError {
         more: usize,
     },
     /// A process of the program died, or did not answer, while the checkpoint was being taken.
-    #[error("the checkpoint was given up: {0}")]
+    #[error("the checkpoint was cancelled: {0}")]
     GivenUp(String),
     /// A checkpoint cannot be written or read.
     #[error("{path}: {error}")]
@@ -444,7 +446,7 @@ pub enum MigrateError {
         call: String,
     },
     /// A process died or did not answer. The migration was undone.
-    #[error("the migration was given up, and undone: {0}")]
+    #[error("the migration was cancelled and undone: {0}")]
     GivenUp(String),
     /// The program is ending.
     #[error("the program is ending")]

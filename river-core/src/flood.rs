@@ -48,7 +48,8 @@ impl Flood {
 
 /// Returns the note that takes the place of dropped lines.
 pub(crate) fn note(forgotten: u64) -> Vec<u8> {
-    format!("[river: {forgotten} lines were not shown, as they came faster than they could be]").into_bytes()
+    format!("[river: {forgotten} lines were dropped: they came faster than they could be printed]")
+        .into_bytes()
 }
 
 #[cfg(test)]

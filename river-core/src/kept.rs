@@ -76,7 +76,7 @@ pub fn fetch(run: ProgramId, vms: &[VmInfo], directory: impl AsRef<Path>) -> Res
         let asked = vms.len();
         Err(silent.unwrap_or_else(|| {
             StateError::NoneKept(match missing {
-                None => format!("none is kept by the {asked} VMs that were found"),
+                None => format!("none of the {asked} VMs that were found has one"),
                 Some((number, part)) => format!(
                     "of checkpoint {number} no VM has part {part} any more: the {asked} that were found have others (more than \
                      one VM has died, or they shared a process)"
@@ -176,7 +176,7 @@ async fn list(vm: &VmInfo, key: &ClusterKey, run: ProgramId) -> Result<Option<Ve
     let _ = to.try_send(ToVm::List(run));
     match answer(vm, &mut from).await? {
         FromVm::Images(images) => Ok(Some(images)),
-        _ => Err(of_vm(vm, "it answered something else")),
+        _ => Err(of_vm(vm, "it sent an unexpected answer")),
     }
 }
 
@@ -213,7 +213,7 @@ async fn download(
             }
             FromVm::Piece(piece) => bytes.extend_from_slice(&piece),
             FromVm::NotThere => return Ok(None),
-            _ => return Err(of_vm(vm, "it answered something else")),
+            _ => return Err(of_vm(vm, "it sent an unexpected answer")),
         }
     }
 }

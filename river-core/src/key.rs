@@ -40,7 +40,7 @@ pub enum KeyError {
     )]
     NoHome,
     /// The file does not exist and could not be created.
-    #[error("cannot make the cluster key {}: set RIVER_KEY_FILE to a path that you may write", .path.display())]
+    #[error("cannot create the cluster key {}: set RIVER_KEY_FILE to a path that you can write to", .path.display())]
     Create {
         /// The key file.
         path: PathBuf,
@@ -49,7 +49,7 @@ pub enum KeyError {
     },
     /// There is no key file, and the network is not used without one.
     #[error(
-        "there is no cluster key {0}, and the network is not used without: copy the key of another machine of the \
+        "there is no cluster key {0}, which the network requires: copy the key of another machine of the \
          cluster there, or make one with `river key new` and copy it to the others",
         .path.display()
     )]
@@ -71,7 +71,7 @@ pub enum KeyError {
     /// Users other than the owner have rights on the file.
     #[error(
         "the cluster key {0} is open to others (mode {mode:03o}), so they may know or have changed it: run \
-         `chmod 600 {0}` if you trust them, else remove it on all machines of the cluster to get a new one",
+         `chmod 600 {0}` if you trust them, otherwise remove it on all machines of the cluster to get a new one",
         .path.display()
     )]
     Exposed {

@@ -32,7 +32,7 @@ pub struct InspectError(String);
 pub fn checkpoint(vm: &VmInfo, directory: impl Into<PathBuf>, keep: usize) -> Result<Checkpoint, StateError> {
     match have(vm, ToProgram::Checkpoint { to: KeepIn::Directory(directory.into()), keep }) {
         Ok(FromProgram::Checkpoint(result)) => result,
-        Ok(_) => Err(StateError::GivenUp("the program answered something else".into())),
+        Ok(_) => Err(StateError::GivenUp("the program sent an unexpected answer".into())),
         Err(InspectError(error)) => Err(StateError::GivenUp(error)),
     }
 }
@@ -49,7 +49,7 @@ pub fn checkpoint(vm: &VmInfo, directory: impl Into<PathBuf>, keep: usize) -> Re
 pub fn migrate(used: &VmInfo, vr: &str, to: &VmInfo) -> Result<Migrated, MigrateError> {
     match have(used, ToProgram::Migrate { vr: vr.into(), vm: Box::new(to.clone()) }) {
         Ok(FromProgram::Migrated(result)) => result,
-        Ok(_) => Err(MigrateError::GivenUp("the program answered something else".into())),
+        Ok(_) => Err(MigrateError::GivenUp("the program sent an unexpected answer".into())),
         Err(InspectError(error)) => Err(MigrateError::GivenUp(error)),
     }
 }
@@ -96,7 +96,7 @@ pub fn vm_status(vm: &VmInfo) -> Result<VmStatus, InspectError> {
     rt::block_on(async {
         match ask(vm, &key, ProgramId::fresh(), ToVm::Inspect).await? {
             FromVm::Inspected(status) => Ok(status),
-            _ => Err(of_vm(vm, &"it answered something else than was asked")),
+            _ => Err(of_vm(vm, &"it sent an unexpected answer")),
         }
     })
 }
@@ -137,8 +137,8 @@ async fn operate(vm: &VmInfo, request: ToProgram) -> Result<Incoming<FromProgram
     let key = key(vm)?;
     let initiator = match ask(vm, &key, program, ToVm::FindInitiator).await? {
         FromVm::Initiator(Some(address)) => address,
-        FromVm::Initiator(None) => return Err(of_vm(vm, &"its program runs nothing there yet")),
-        _ => return Err(of_vm(vm, &"it answered something else than was asked")),
+        FromVm::Initiator(None) => return Err(of_vm(vm, &"its program has not started anything there yet")),
+        _ => return Err(of_vm(vm, &"it sent an unexpected answer")),
     };
     // A loopback address means the VM's machine, so the VM's address takes its place.
     let initiator = match initiator.ip() {

@@ -235,7 +235,7 @@ impl Launch {
             let path = PathBuf::from(std::env::var_os(TRACE).filter(|path| !path.is_empty())?);
             // The variable was not meant for a program that a traced program has started.
             if path.exists() {
-                say!("[river: not traced: {TRACE} names {}, which is there already]", path.display());
+                say!("[river: not traced: {TRACE} names {}, which already exists]", path.display());
                 return None;
             }
             Some(path)
@@ -336,9 +336,9 @@ fn go_on<T>(
     body: impl FnOnce(&Vr) -> Result<T>,
 ) -> Result<T> {
     for error in broken {
-        say!("[river: passed over a checkpoint: {error}]");
+        say!("[river: skipped a checkpoint: {error}]");
     }
-    tracing::info!(number, place, vrs = content.vrs.len(), "going on from a checkpoint");
+    tracing::info!(number, place, vrs = content.vrs.len(), "continuing from a checkpoint");
     let program = launch.program(true)?;
     let vr = match program.restore(content) {
         Ok(vr) => vr,

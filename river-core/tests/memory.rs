@@ -62,7 +62,7 @@ fn what_one_vm_keeps_another_one_has_too_and_all_is_gone_with_the_program() {
         river_core::try_run_recoverable(|vr| body(vr, &infos, directory.path())).unwrap();
     assert!(!resumed);
     let error = kept::fetch(program, &infos, directory.path()).unwrap_err();
-    assert!(error.to_string().contains("none is kept by the 3 VMs"), "{error}");
+    assert!(error.to_string().contains("none of the 3 VMs"), "{error}");
     // The copy is an ordinary checkpoint.
     assert_eq!(Stored::latest(directory.path()).unwrap().number, 2);
 }
@@ -92,7 +92,7 @@ fn what_a_vm_keeps_is_gone_with_the_program_though_its_host_has_died_before() {
     };
     let program = river_core::try_run_recoverable(body).unwrap();
     let error = kept::fetch(program, &infos, tempfile::tempdir().unwrap().path()).unwrap_err();
-    assert!(error.to_string().contains("none is kept by the 3 VMs"), "{error}");
+    assert!(error.to_string().contains("none of the 3 VMs"), "{error}");
 }
 
 #[test]

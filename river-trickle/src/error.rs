@@ -101,7 +101,10 @@ pub enum TrickleError {
     #[error("a farm was used from within a receive's predicate: predicates may only look at the message")]
     Reentrant,
     /// A function that runs on a VM waits for others on the same VM, which would run only after it.
-    #[error("only a VM that waits itself has the work that is left, and it would do it only afterwards")]
+    #[error(
+        "this function waits for work that only its own VM can do: do not wait for a call to one's own VM from inside a call, \
+         or use another VM"
+    )]
     Itself,
     /// The program is ending.
     #[error("the program is ending")]

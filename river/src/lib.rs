@@ -36,6 +36,12 @@
 //! * [`mpi`]: the Message Passing Interface.
 //! * [`mapreduce`]: map, combine, shuffle, reduce.
 //! * [`trace`]: traces of what a program did, and pages that show them.
+//!
+//! # Features
+//!
+//! * `command` (default): the command `river`, and what only it needs. A program needs just
+//!   `river = { ..., default-features = false }`.
+//! * `testing`: test executables can be hosts of the programs that they test.
 
 mod log;
 pub mod trace;
@@ -50,7 +56,9 @@ pub use {
     river_trickle as trickle,
 };
 
-/// The programs in README.md, so that they are compiled.
+// What is marked `no_run` below needs VMs that are running, a second program, or a test harness.
+
+/// The programs in README.md, so that they are compiled, and run if they have a `main`.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
@@ -70,7 +78,7 @@ struct NewModel;
 #[doc = include_str!("../../docs/guide/mpi.md")]
 struct MpiGuide;
 
-/// The program in the guide for MapReduce, so that it is compiled.
+/// The programs in the guide for MapReduce, so that they are compiled and run.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/mapreduce.md")]
 struct MapReduceGuide;

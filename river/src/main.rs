@@ -6,42 +6,42 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Lend this machine to River programs, see who else does, and run programs there.
+/// Lend this machine to River programs, list machines that are lent, and run programs on them.
 #[derive(Parser)]
 #[command(
     name = "river",
     bin_name = "river",
     version = env!("RIVER_VERSION"),
     after_help = "\
-Words: a program consists of VRs (virtual resources), which run on VMs (virtual machines).
+Terms: a program consists of VRs (virtual resources), which run on VMs (virtual machines).
 
 Examples:
   river vm -n 4               lend this machine as four virtual machines, until Ctrl-C
   river ls                    show the virtual machines that can be found
-  river run -n 4 ./pi 1000    run a program on four: those that are there, or four started for it
+  river run -n 4 ./pi 1000    run a program on four: idle ones, or four started for it
   river trace -o run.html ./pi 1000
                               the same, and draw what happened
   river top                   watch virtual machines and programs
-  river stop --all            end all virtual machines
-  river checkpoint pi state   keep the state of a program that runs
-  river restore state         go on with it
-  river migrate pi 5f3a lab-3 move a part of a running program to another machine
+  river stop --all            stop all virtual machines
+  river checkpoint pi state   write a checkpoint of a running program
+  river restore state         continue it from there
+  river migrate pi 5f3a lab-3 move a VR of a running program to another VM
   river record -o tape ./pi   run it and record all its VRs
-  river replay tape --vr 5f   run one of them again, alone
-  river doctor                check that all of this can work here
-  river key show              the fingerprint of the key, to compare two machines
+  river replay tape --vr 5f   replay one of them, alone
+  river doctor                check that River works on this machine
+  river key show              print the fingerprint of the key, to compare machines
 
 Exit status:
-  0  all went well
-  1  an error, told on stderr
-  2  the command line makes no sense
+  0  success
+  1  an error, reported on stderr
+  2  the command line is invalid
   `river run`, `trace`, `record` and `restore` return the exit status of the
   program, or 125 if River failed, as `river replay` does: see their --help."
 )]
 struct Args {
     #[command(subcommand)]
     command: Command,
-    /// Say more: once for what happens to VMs and images, twice for everything
+    /// Log more: once for what happens to VMs and images, twice for everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
 }

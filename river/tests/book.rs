@@ -1,5 +1,5 @@
 //! Checks the book and README: every link leads somewhere, every chapter is listed, every error message that is explained
-//! is one that River has, and quoted parts of examples are in those examples.
+//! is one that River has, every option of a `river` command exists, and quoted parts of examples are in those examples.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -216,6 +216,88 @@ fn every_command_is_there() {
         let output = Command::new(env!("CARGO_BIN_EXE_river")).args(["help", &subcommand]).output().unwrap();
         assert!(output.status.success(), "there is no `river {subcommand}`");
     }
+}
+
+/// The `river` commands of a page, in blocks and in prose, as words; up to a comment, a pipe or a redirection.
+fn river_commands(page: &str) -> Vec<Vec<String>> {
+    let blocks = blocks(page);
+    let lines =
+        blocks.iter().filter(|(language, _)| language == "text").flat_map(|(_, lines)| lines.iter().copied());
+    let prose = prose(page).replace('\n', " ");
+    let spans = prose.split('`').skip(1).step_by(2);
+    let of = |line: &str| {
+        let line = line.split_once("$ ").map_or(line, |(_, command)| command);
+        let end = [" #", "   ", "|", "&", ";", ">", "<", "'"].iter().filter_map(|end| line.find(end)).min();
+        let words: Vec<String> =
+            line[..end.unwrap_or(line.len())].split_whitespace().map(str::to_owned).collect();
+        (words.len() > 1 && words[0] == "river").then(|| words[1..].to_vec())
+    };
+    lines
+        .chain(spans)
+        .filter_map(of)
+        .filter(|words| words[0].chars().all(|c| c.is_ascii_lowercase()))
+        .collect()
+}
+
+/// The options of a command, and whether each takes a value, according to its help.
+fn options(command: &[String]) -> BTreeMap<String, bool> {
+    let output = Command::new(env!("CARGO_BIN_EXE_river")).arg("help").args(command).output().unwrap();
+    assert!(output.status.success(), "there is no `river {}`", command.join(" "));
+    let help = String::from_utf8(output.stdout).unwrap();
+    let mut options = BTreeMap::new();
+    for line in help.lines().map(str::trim_start).filter(|line| line.starts_with('-')) {
+        let names = line.split_whitespace().take_while(|word| word.starts_with('-'));
+        let value = line.split_whitespace().find(|word| !word.starts_with('-'));
+        for name in names {
+            let name = name.trim_end_matches(',').trim_end_matches("...").to_owned();
+            options.insert(name, value.is_some_and(|value| value.starts_with('<')));
+        }
+    }
+    options
+}
+
+/// The options of these words that the command does not have. What follows a program is that program's.
+fn unknown_options(words: &[String], options: &BTreeMap<String, bool>) -> Vec<String> {
+    let runs_a_program = ["run", "trace", "record"].contains(&&*words[0]);
+    let mut unknown = Vec::new();
+    let mut words = words[1..].iter();
+    while let Some(word) = words.next() {
+        let name = word.split('=').next().unwrap_or_default();
+        match options.get(name) {
+            Some(true) if !word.contains('=') => drop(words.next()),
+            Some(_) => {}
+            None if name.starts_with('-') && name.len() > 1 => unknown.push(name.to_owned()),
+            None if runs_a_program => break,
+            None => {}
+        }
+    }
+    unknown
+}
+
+#[test]
+fn every_option_of_a_command_is_there() {
+    let (mut bad, mut checked) = (Vec::new(), 0);
+    for path in pages() {
+        for words in river_commands(&read(&path)) {
+            let nested = words[0] == "key" && words.get(1).is_some_and(|word| !word.starts_with('-'));
+            let options = options(&words[..1 + usize::from(nested)]);
+            checked += words.iter().filter(|word| word.starts_with('-')).count();
+            let unknown = unknown_options(&words, &options);
+            if !unknown.is_empty() {
+                bad.push(format!("{}: river {}: {}", path.display(), words.join(" "), unknown.join(" ")));
+            }
+        }
+    }
+    assert!(bad.is_empty(), "options that do not exist:\n{}", bad.join("\n"));
+    assert!(checked > 50, "{checked}");
+}
+
+#[test]
+fn an_invented_option_would_be_found() {
+    let page = "`river ls --nothing`\n```text\nada$ river run -n 4 --never x ./pi --more   --comment\n```";
+    let unknown = |words: &Vec<String>| unknown_options(words, &options(&words[..1]));
+    let found: Vec<Vec<String>> = river_commands(page).iter().map(unknown).collect();
+    assert_eq!(found, [["--never"], ["--nothing"]]);
 }
 
 /// The sources of all crates.

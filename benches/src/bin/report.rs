@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
-use river_benches::report::{Host, benches, load_all, pages, run};
+use river_benches::report::{Host, Places, benches, load_all, pages, run};
 
 /// Run every benchmark, and write the results as Markdown with plots
 ///
 /// The numbers of each benchmark are kept in DIRECTORY/data; those of benchmarks that are not run now stay as they are.
-/// Peers that are not installed are left out, with a note.
+/// Peers that are not installed are left out, and the page says so.
 #[derive(Parser)]
 struct Args {
     /// Fewer rounds, sizes and cases: for a first look
@@ -31,12 +31,20 @@ struct Args {
     /// Run none, and write the pages again from the kept numbers
     #[arg(long, conflicts_with = "only")]
     no_run: bool,
-    /// The Python that has the peers, whose versions are recorded (benchmarks that run it have an option of their own)
-    #[arg(long, default_value = "python3")]
-    python: PathBuf,
+    /// The Python that has the peers [default: python3]
+    #[arg(long, value_name = "PATH", value_parser = place)]
+    python: Option<PathBuf>,
+    /// The unpacked sources of NPB's MPI version, as `mpi_cg` takes them; without them, CG is not compared
+    #[arg(long, value_name = "DIRECTORY", value_parser = place)]
+    npb: Option<PathBuf>,
     /// Where to write
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/results"))]
     directory: PathBuf,
+}
+
+/// Parses the place of peers. Benchmarks run in another directory; but a name without a slash is searched for in `PATH`.
+fn place(text: &str) -> std::io::Result<PathBuf> {
+    if text.contains('/') { std::path::absolute(text) } else { Ok(text.into()) }
 }
 
 fn main() -> ExitCode {
@@ -54,7 +62,8 @@ fn report(args: &Args) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&data)?;
     let mut failed = Vec::new();
     if !args.no_run {
-        let all = benches(&Path::new(env!("CARGO_MANIFEST_DIR")).join("benches"), args.quick)?;
+        let places = Places { python: args.python.clone(), npb: args.npb.clone() };
+        let all = benches(&Path::new(env!("CARGO_MANIFEST_DIR")).join("benches"), args.quick, &places)?;
         if let Some(unknown) = args.only.iter().find(|name| all.iter().all(|bench| bench.name != **name)) {
             let names: Vec<&str> = all.iter().map(|bench| bench.name.as_str()).collect();
             return Err(format!("there is no benchmark {unknown}; there are {}", names.join(", ")).into());
@@ -68,7 +77,7 @@ fn report(args: &Args) -> Result<(), Box<dyn Error>> {
         if !status.success() {
             return Err(format!("the benchmarks do not compile: {status}").into());
         }
-        let host = Host::this(&args.python);
+        let host = Host::this(args.python.as_deref().unwrap_or(Path::new("python3")));
         for bench in all.iter().filter(|bench| args.only.is_empty() || args.only.contains(&bench.name)) {
             eprintln!("=== {} {}", bench.name, bench.args.join(" "));
             // A benchmark that fails must not affect the others.

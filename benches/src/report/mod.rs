@@ -17,5 +17,5 @@ mod record;
 
 pub use host::Host;
 pub use page::{Page, pages};
-pub use plan::{Bench, benches};
+pub use plan::{Bench, Places, benches};
 pub use record::{Record, load_all, run};

@@ -53,6 +53,9 @@ pub fn pages(records: &[Record]) -> Result<Vec<Page>, Box<dyn std::error::Error>
              before, {:.2} after.\n",
             load.0, load.1
         );
+        if !record.left_out.is_empty() {
+            text += &format!("\nLeft out: {}.\n", record.left_out.join("; "));
+        }
         for table in &record.tables {
             let note = if table.note.is_empty() { String::new() } else { format!("{}\n\n", table.note) };
             let _ = write!(text, "\n### {}\n\n{note}{}", table.title, markdown(table));
@@ -107,6 +110,16 @@ mod tests {
 
     use super::*;
     use crate::report::load_all;
+
+    #[test]
+    fn what_was_left_out_is_on_the_page() {
+        let mut record =
+            load_all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/results/data")).unwrap().remove(0);
+        record.left_out = vec!["Spark: python3 has no pyspark".into(), "Dask: it failed".into()];
+        let pages = pages(&[record]).unwrap();
+        let text = &pages.iter().find(|page| page.name == "README.md").unwrap().text;
+        assert!(text.contains("\nLeft out: Spark: python3 has no pyspark; Dask: it failed.\n"), "{text}");
+    }
 
     #[test]
     fn names_of_files_are_plain() {

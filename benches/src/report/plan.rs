@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A benchmark to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,11 +34,32 @@ const ARGS: [(&str, &str, &str); 8] = [
     ("wfreq", "--rounds 9", "--rounds 3 --files 20000"),
 ];
 
+/// Where peers are that are not found by themselves.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// The Python that has them.
+    pub python: Option<PathBuf>,
+    /// The sources of NPB's MPI version.
+    pub npb: Option<PathBuf>,
+}
+
+impl Places {
+    /// The option of this benchmark that says so, if it has one.
+    fn option(&self, bench: &str) -> Option<[String; 2]> {
+        let (option, place) = match bench {
+            "farm" | "mapreduce" => ("--python", &self.python),
+            "mpi_cg" => ("--npb", &self.npb),
+            _ => return None,
+        };
+        Some([option.to_owned(), place.as_ref()?.display().to_string()])
+    }
+}
+
 /// Finds all benchmarks in this directory, by name; new ones are found automatically.
 ///
 /// # Errors
 /// If the directory cannot be read.
-pub fn benches(directory: &Path, quick: bool) -> io::Result<Vec<Bench>> {
+pub fn benches(directory: &Path, quick: bool, places: &Places) -> io::Result<Vec<Bench>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
@@ -55,7 +76,8 @@ pub fn benches(directory: &Path, quick: bool) -> io::Result<Vec<Bench>> {
             (None, false) => "",
             (None, true) => "--rounds 3",
         };
-        Bench { args: args.split_whitespace().map(str::to_owned).collect(), name }
+        let args = args.split_whitespace().map(str::to_owned);
+        Bench { args: args.chain(places.option(&name).into_iter().flatten()).collect(), name }
     };
     Ok(names.into_iter().map(bench).collect())
 }
@@ -67,10 +89,17 @@ mod tests {
     #[test]
     fn every_benchmark_is_found_and_every_argument_is_somebody_s() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
-        let all = benches(&directory, true).unwrap();
+        let places = Places { python: Some("/py".into()), npb: Some("/npb".into()) };
+        let all = benches(&directory, true, &places).unwrap();
         for (name, ..) in ARGS {
             assert!(all.iter().any(|bench| bench.name == name), "there is no benchmark {name}");
         }
         assert!(all.iter().all(|bench| !bench.args.is_empty()), "a quick run is told to be: {all:?}");
+        for (name, option) in
+            [("farm", "--python /py"), ("mapreduce", "--python /py"), ("mpi_cg", "--npb /npb")]
+        {
+            let bench = all.iter().find(|bench| bench.name == name).unwrap();
+            assert!(bench.args.join(" ").ends_with(option), "{bench:?}");
+        }
     }
 }

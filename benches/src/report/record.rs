@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::criterion;
 use super::host::Host;
 use super::plan::Bench;
-use crate::table::{RECORD, Table, commit, load};
+use crate::table::{LEFT_OUT, RECORD, Table, commit, load};
 
 /// The results of a benchmark, and the machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub struct Record {
     pub load: (f64, f64),
     /// The machine.
     pub host: Host,
+    /// What it did not measure, such as a peer that is not installed, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// The tables that it printed.
     pub tables: Vec<Table>,
 }
@@ -58,10 +61,12 @@ pub fn run(bench: &Bench, host: &Host) -> io::Result<Record> {
         return Err(io::Error::other(format!("{} failed: {status}", bench.name)));
     }
     let seconds = start.elapsed().as_secs_f64().round();
-    let recorded = match fs::read_to_string(&tables) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        other => other?,
-    };
+    let mut left_out: Vec<String> =
+        text_of(&tables.with_extension(LEFT_OUT))?.lines().map(str::to_owned).collect();
+    // Said again for every table.
+    left_out.sort();
+    left_out.dedup();
+    let recorded = text_of(&tables)?;
     let mut tables: Vec<Table> = recorded.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     tables.extend(criterion::tables(&criterion)?);
     if tables.is_empty() {
@@ -75,8 +80,17 @@ pub fn run(bench: &Bench, host: &Host) -> io::Result<Record> {
         seconds,
         load: (before, load()),
         host: host.clone(),
+        left_out,
         tables,
     })
+}
+
+/// The text of a file; none, if there is no such file.
+fn text_of(file: &Path) -> io::Result<String> {
+    match fs::read_to_string(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        other => other,
+    }
 }
 
 impl Record {

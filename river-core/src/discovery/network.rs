@@ -26,11 +26,11 @@ pub(crate) const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 77, 77);
 pub enum NetworkError {
     /// `RIVER_NETWORK`.
     #[error(
-        "RIVER_NETWORK is {0:?}: say 1 for all network interfaces, the IPv4 address of one, or 0 for this machine only"
+        "RIVER_NETWORK is {0:?}: set it to 1 for all network interfaces, to the IPv4 address of one, or to 0 for this machine only"
     )]
     Network(String),
     /// `RIVER_HOSTS`.
-    #[error("RIVER_HOSTS names {0:?}: it is to be a list of HOST or HOST:PORT, separated by commas")]
+    #[error("RIVER_HOSTS contains {0:?}: it must be a list of HOST or HOST:PORT, separated by commas")]
     Hosts(String),
 }
 
@@ -309,7 +309,10 @@ mod tests {
     fn nonsense_is_named() {
         for network in ["yes", "2", "eth0", "::1", "10.0.0"] {
             let error = Reach::parse(network, "").unwrap_err();
-            assert!(error.to_string().contains(network) && error.to_string().contains("say 1"), "{error}");
+            assert!(
+                error.to_string().contains(network) && error.to_string().contains("set it to 1"),
+                "{error}"
+            );
         }
         for host in [":7", "host:", "host:0", "host:70000", "a b", "[::1]:7", "http://host"] {
             let error = Reach::parse("", &format!("good,{host}")).unwrap_err();

@@ -155,7 +155,7 @@ impl Inlets {
     /// Wakes the reader thread.
     pub(super) fn wake(&self) {
         if let Err(error) = self.waker.wake() {
-            tracing::warn!(%error, "the thread that reads what comes cannot be woken");
+            tracing::warn!(%error, "the reader thread cannot be woken");
         }
     }
 }

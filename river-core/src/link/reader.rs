@@ -150,7 +150,7 @@ impl ReaderThread {
                 if let Err(error) = self.poll.poll(&mut events, timeout)
                     && error.kind() != io::ErrorKind::Interrupted
                 {
-                    tracing::error!(%error, "cannot wait for the network any more");
+                    tracing::error!(%error, "cannot wait for TCP connections any more");
                     return;
                 }
                 let now = Instant::now();

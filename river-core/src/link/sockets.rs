@@ -237,7 +237,7 @@ impl Sockets {
             Ok(()) => self.armed.store(true, SeqCst),
             Err(error) => {
                 static SAID: Once = Once::new();
-                SAID.call_once(|| tracing::error!(%error, "what comes over TCP has to be looked for"));
+                SAID.call_once(|| tracing::error!(%error, "TCP connections have to be polled"));
             }
         }
     }
@@ -310,7 +310,7 @@ impl Peers {
             match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    tracing::error!(%error, "cannot ask which connections have something");
+                    tracing::error!(%error, "cannot ask which connections are ready");
                     return;
                 }
                 Ok(()) => {}

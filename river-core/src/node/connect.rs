@@ -231,7 +231,7 @@ enum DialError {
     Io(#[from] io::Error),
     #[error("{0}")]
     Handshake(#[from] HandshakeError),
-    #[error("the peer speaks nonsense: {0}")]
+    #[error("the peer sent an invalid message: {0}")]
     Nonsense(#[from] postcard::Error),
     #[error("another process answers at {0}")]
     Stranger(SocketAddr),

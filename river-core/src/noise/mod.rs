@@ -104,14 +104,14 @@ pub(crate) enum HandshakeError {
     Closed,
     /// The time-out of the connection passed.
     #[error(
-        "the other side did not go on with the handshake in time: check that it is River and not overloaded"
+        "the other side did not continue the handshake in time: check that it is River and not overloaded"
     )]
     Timeout,
     /// The connection failed.
     #[error("the connection failed during the handshake")]
     Io(#[source] io::Error),
     /// The cryptographic library refused to work, for example because the system has no random numbers.
-    #[error("cannot do the handshake's cryptography: {0}")]
+    #[error("cryptography failed during the handshake: {0}")]
     Crypto(String),
 }
 

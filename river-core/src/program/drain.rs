@@ -29,10 +29,10 @@ impl Program {
             let name = &vm.info.name;
             match this.drain(&vm).await {
                 Ok(moved) => {
-                    tracing::info!(vm = name, moved.vrs, pause = ?moved.pause, "moved away from a VM that ends");
+                    tracing::info!(vm = name, moved.vrs, pause = ?moved.pause, "moved VRs off a VM that is being drained");
                 }
                 Err(error) => {
-                    tracing::warn!(vm = name, %error, "cannot move away from a VM that wants to end");
+                    tracing::warn!(vm = name, %error, "cannot move VRs off a VM that is being drained");
                     this.state().leaving.remove(&vm.info.id);
                     this.ask_for(vm.info.id);
                 }

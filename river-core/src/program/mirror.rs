@@ -144,7 +144,7 @@ impl Program {
                 }
                 if !std::mem::replace(&mut told, true) {
                     let why = why.map_or_else(|| "there is no other VM for it".into(), |why| why.to_string());
-                    say!("[river: VR {} has no twin for the time being: {why}]", vr.short());
+                    say!("[river: VR {} has no twin at present: {why}]", vr.short());
                 }
                 drop(this);
                 rt::sleep(pause).await;

@@ -42,8 +42,9 @@ impl Regularly {
         let seconds =
             every.to_str().and_then(|text| text.parse().ok()).filter(|seconds: &f64| *seconds > 0.0);
         let every = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let wrong =
-            || io::Error::new(io::ErrorKind::InvalidInput, "RIVER_CHECKPOINT_EVERY is no number of seconds");
+        let wrong = || {
+            io::Error::new(io::ErrorKind::InvalidInput, "RIVER_CHECKPOINT_EVERY is not a number of seconds")
+        };
         let to = if directory == *MEMORY { KeepIn::Memory } else { KeepIn::Directory(directory.into()) };
         Ok(Some(Self { to, every: every.ok_or_else(wrong)? }))
     }
@@ -68,7 +69,7 @@ impl Program {
                 Err(error) => {
                     let error = error.to_string();
                     if error != said {
-                        say!("[river: no checkpoint: {error}]");
+                        say!("[river: no checkpoint was taken: {error}]");
                     }
                     said = error;
                 }

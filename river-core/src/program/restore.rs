@@ -25,7 +25,7 @@ impl Program {
         for saved in content.vrs {
             if saved.origin.id == initiator { initiators.push(saved) } else { others.push(saved) }
         }
-        let missing = || VrError::msg("the checkpoint does not hold the program's initiator");
+        let missing = || VrError::msg("the checkpoint does not contain the program's initiator");
         let saved = initiators.pop().ok_or_else(missing)?;
         {
             let mut state = self.state();
@@ -77,7 +77,7 @@ impl Program {
             let leased = if leased.is_empty() {
                 let count =
                     remote.len().min(std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
-                say!("[river: no idle VM was found to go on with; started {count} in this process]");
+                say!("[river: no idle VM was found; started {count} in this process]");
                 self.start_local(count).await?
             } else {
                 leased

@@ -77,7 +77,7 @@ impl Leased {
         if !info.address.ip().is_loopback() && program.reach.listening() == Network::Loopback {
             let address = info.address;
             return Err(error(&format_args!(
-                "it is on another machine ({address}), and this program keeps to its own: set RIVER_NETWORK=1"
+                "it is on another machine ({address}), and this program uses only its own: set RIVER_NETWORK=1"
             )));
         }
         let hello = Hello::Lease { program: program.tenant.program };
@@ -118,7 +118,7 @@ impl Leased {
         let refusal = match leased.answer(ANSWER).await {
             Ok(FromVm::Acquired) => return Ok(leased),
             Ok(FromVm::Busy(holder)) => Refusal::Busy(holder),
-            Ok(_) => error(&"it answered something else than was asked"),
+            Ok(_) => error(&"it sent an unexpected answer"),
             Err(text) => error(&text),
         };
         leased.release();
@@ -252,10 +252,10 @@ impl Leased {
                 tracing::info!(%vm, bytes = image.bytes.len(), "shipped the program's image");
             }
             FromVm::Started { shipped: false } => {
-                tracing::info!(%vm, "the program's image was there already, nothing shipped");
+                tracing::info!(%vm, "the program's image was already there, nothing shipped");
             }
             FromVm::Refused(why) => return Err(why),
-            _ => return Err("it answered something else than was asked".into()),
+            _ => return Err("it sent an unexpected answer".into()),
         }
         self.link().started = Some(Instant::now());
         Ok(())

@@ -71,7 +71,7 @@ pub(crate) enum FileError {
     Format(u32),
     #[error("it is incomplete or was altered: its checksum is wrong")]
     Torn,
-    #[error("its content makes no sense ({0}): was it written by another version of River?")]
+    #[error("its content is invalid ({0}): was it written by another version of River?")]
     Nonsense(#[from] postcard::Error),
 }
 

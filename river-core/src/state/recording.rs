@@ -51,7 +51,7 @@ pub(crate) fn create(directory: &Path, ran: &Ran) -> Result<(), StateError> {
         if header.exists() {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
-                "there is a recording already: name another directory, or remove this one",
+                "there is already a recording: use another directory, or remove this one",
             ));
         }
         let executable = directory.join(PROGRAM);
@@ -167,7 +167,9 @@ impl Recording {
         let path = directory.join(HEADER);
         let wrong = |error: &dyn std::fmt::Display| failed(&path, error);
         let bytes = fs::read(&path).map_err(|error| wrong(&error))?;
-        let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| wrong(&"it is no recording of this River"))?;
+        let rest = bytes
+            .strip_prefix(MAGIC)
+            .ok_or_else(|| wrong(&"it is not a recording of this version of River"))?;
         let whole = rest.split_at_checked(32).filter(|(hash, body)| blake3::hash(body).as_bytes() == hash);
         let (_, body) = whole.ok_or_else(|| wrong(&"it was altered: its checksum is wrong"))?;
         let ran: Ran = postcard::from_bytes(body).map_err(|error| wrong(&error))?;

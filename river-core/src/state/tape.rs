@@ -143,7 +143,7 @@ impl Unwritten {
                 bytes
             }
             Err(error) => {
-                tracing::error!(%error, "what a VR was told cannot be encoded: its recording is incomplete");
+                tracing::error!(%error, "an input of a VR cannot be encoded: its recording is incomplete");
                 Vec::new()
             }
         }

@@ -95,7 +95,7 @@ impl Leader {
         self.shipped += 1;
         let bytes = postcard::to_stdvec(&std::mem::take(&mut self.pieces)).unwrap_or_else(|error| {
             // The twin detects this, and reports it.
-            tracing::error!(%error, "what a VR was told cannot be encoded for its twin");
+            tracing::error!(%error, "an input of a VR cannot be encoded for its twin");
             Vec::new()
         });
         Some(Shipment { to, number: self.shipped, bytes, binding })

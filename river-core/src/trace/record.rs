@@ -185,7 +185,7 @@ impl<R: Read> Reader<R> {
         if read.is_err() || magic != *MAGIC {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "it is no trace of this version of River",
+                "it is not a trace of this version of River",
             ));
         }
         Ok(Self(from))
@@ -244,6 +244,6 @@ mod tests {
     #[test]
     fn another_file_is_refused() {
         let error = Reader::new(&b"<!DOCTYPE html>"[..]).err().unwrap();
-        assert!(error.to_string().contains("no trace"), "{error}");
+        assert!(error.to_string().contains("not a trace"), "{error}");
     }
 }

@@ -90,5 +90,5 @@ fn a_loss_that_a_vr_has_not_heard_of_takes_no_place_of_a_checkpoint_that_is_of_u
     let restored =
         helper(directory.path()).env("RIVER_TEST_RESTORE", "1").stderr(Stdio::null()).output().unwrap();
     assert_eq!(result_of(&restored.stdout), "[result 7]");
-    assert!(refused.is_some_and(|line| line.starts_with("[river: no checkpoint: ")));
+    assert!(refused.is_some_and(|line| line.starts_with("[river: no checkpoint was taken: ")));
 }

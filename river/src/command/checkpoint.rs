@@ -9,27 +9,27 @@ use river::core::{self, Query, VmInfo, VmState, vm_status};
 
 use super::{begins_with, print, search};
 
-/// Checkpoint a program that is running
+/// Write a checkpoint of a running program
 ///
-/// All its VRs are stopped for a moment, copied together with what is under way between them, and go on; the copy is
-/// written to a directory on the machine of the program's initiator, with the program's executable. The program has to
-/// be recoverable: see `river run --recoverable`. It has to use a VM that can be found.
+/// All its VRs are paused for a moment and copied, together with the messages in transit between them. The checkpoint is
+/// written to a directory on the machine of the program's initiator, with the program's executable. The program must be
+/// recoverable (see `river run --recoverable`), and use a VM that can be found.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  river checkpoint pi state          the program `pi` into ./state
-  river checkpoint 4711 state        the one whose process is 4711, as `river ls` shows
-  river restore state                go on from there, later or elsewhere
+  river checkpoint pi state          of the program `pi`, into ./state
+  river checkpoint 4711 state        of the program whose process id is 4711 (see `river ls`)
+  river restore state                continue from there, later or elsewhere
 
 Exit status:
-  0  it was written
-  1  an error, told on stderr; the program goes on, and older checkpoints are still there
-  2  the command line makes no sense")]
+  0  the checkpoint was written
+  1  an error, reported on stderr; the program continues, and older checkpoints are kept
+  2  the command line is invalid")]
 pub(crate) struct Args {
-    /// The program: its name, its process id or at least four first digits of its id
+    /// The program: its name, its process id, or the first four or more digits of its id
     #[arg(value_name = "PROGRAM", value_parser = NonEmptyStringValueParser::new())]
     program: String,
-    /// Where to; made if it is not there
+    /// Where to write it; created if it does not exist
     #[arg(value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
     directory: PathBuf,
     /// How many checkpoints to keep there
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> river::Result {
     let taken = core::checkpoint(vm, path::absolute(&args.directory)?, args.keep)?;
     let milliseconds = taken.pause.as_secs_f64() * 1000.0;
     Ok(print(&format!(
-        "checkpoint {} of {name}: {} bytes, the program stood still for {milliseconds:.1} ms\n",
+        "checkpoint {} of {name}: {} bytes, the program was paused for {milliseconds:.1} ms\n",
         taken.number, taken.bytes
     ))?)
 }
@@ -79,7 +79,7 @@ fn find_one<'a>(
     }
     match fitting[..] {
         [] => Err(VrError::msg(format!(
-            "no program {wanted} uses a VM that can be found: `river ls` shows which do"
+            "no program {wanted} uses a VM that can be found: `river ls` shows those that do"
         ))),
         [(vm, program, name), ref more @ ..] if more.iter().all(|(_, other, _)| *other == program) => {
             let preferred = fitting.iter().map(|(vm, ..)| *vm).find(|vm| preferred(vm));

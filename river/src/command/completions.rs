@@ -5,7 +5,7 @@ use clap_complete::Shell;
 
 use super::print;
 
-/// Print a script that lets a shell complete `river` commands
+/// Print a completion script for a shell
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -14,27 +14,27 @@ use super::{print, tell};
 
 /// Longer than the text of any key.
 const MAX_TEXT: u64 = 256;
-const REPLACED: &str = "VMs and programs meet only if they have the same key: those that run keep the one that \
-                        they started with, so start them anew, and import this key on the other machines";
+const REPLACED: &str = "VMs and programs find each other only if they have the same key. Running ones keep the old one: \
+                        restart them, and import the new key on the other machines";
 
-/// Show, make or copy the key that decides who may run code here
+/// Show, create or copy the key that controls who can run code here
 ///
-/// The key is one file, made at first use. VMs and programs that have the same key find each other; those that have
-/// another see nothing. Anyone who has it can run any code on the VMs, as the user who started them.
+/// The key is one file, created at first use. VMs and programs find each other only if they have the same key. Anyone who has it can run any code on the VMs, as the user who started them.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   river key show                               equal on two machines if they have the same key
-  river key export | ssh lab river key import  give it to the machine lab
-  river key new --force                        have a new one: restart the VMs to lock out the old
+  river key export | ssh lab river key import  copy it to the machine lab
+  river key new --force                        replace it; restart the VMs to lock out the old key
 
 Environment:
   RIVER_KEY_FILE  the file [default: ~/.config/river/key]
 
 Exit status:
-  0  all went well
-  1  an error, told on stderr: there is no key, or one that may not be replaced, or it is no key
-  2  the command line makes no sense")]
+  0  success
+  1  an error, reported on stderr: there is no key, one exists and --force is missing, or the
+     input is not a key
+  2  the command line is invalid")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -42,25 +42,25 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Print where the key is, or would be made
+    /// Print the path of the key file, which need not exist
     Path,
-    /// Print the fingerprint of the key, which tells keys apart and reveals nothing of them
+    /// Print the key's fingerprint, which identifies the key without revealing it
     #[command(visible_alias = "fingerprint")]
     Show,
-    /// Make a key
+    /// Create a key
     New {
-        /// Replace the one that is there
+        /// Replace an existing key
         #[arg(long)]
         force: bool,
     },
-    /// Print the key, to be imported on another machine
+    /// Print the key, for import on another machine
     Export,
-    /// Take the key from a file or from standard input
+    /// Install a key from a file or from standard input
     Import {
         /// The file, or - for standard input
         #[arg(default_value = "-")]
         file: PathBuf,
-        /// Replace the one that is there
+        /// Replace an existing key
         #[arg(long)]
         force: bool,
     },
@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args) -> river::Result {
         Command::Export => {
             let key = load(&path)?;
             if io::stdout().is_terminal() {
-                tell("who has this key can run any code on your VMs: show it to nobody");
+                tell("anyone who has this key can run any code on your VMs: keep it secret");
             }
             print(&format!("{}\n", hex(&key)))?;
         }
@@ -97,7 +97,7 @@ fn load(path: &Path) -> river::Result<ClusterKey> {
     match ClusterKey::load_at(path) {
         Err(KeyError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             Err(VrError::msg(format!(
-                "there is no key at {} yet: make one with `river key new`, or copy one with `river key import`",
+                "there is no key at {} yet: create one with `river key new`, or copy one with `river key import`",
                 path.display()
             )))
         }
@@ -132,7 +132,7 @@ fn install(path: &Path, text: &str, from: &str, force: bool) -> river::Result {
         Err(KeyError::Malformed { .. }) => {
             return Err(VrError::msg(format!(
                 "{from} contains no key (64 hexadecimal digits): `river key export` prints one on a machine that has \
-                 it"
+                 one"
             )));
         }
         other => other?,
@@ -140,7 +140,7 @@ fn install(path: &Path, text: &str, from: &str, force: bool) -> river::Result {
     let old = ClusterKey::load_at(path).ok().map(|key| key.fingerprint());
     let fingerprint = key.fingerprint();
     if old.as_ref() == Some(&fingerprint) {
-        return Ok(print(&format!("key {fingerprint} is in {} already\n", path.display()))?);
+        return Ok(print(&format!("key {fingerprint} is already in {}\n", path.display()))?);
     }
     let persisted =
         if force { draft.persist(path).map(drop) } else { draft.persist_noclobber(path).map(drop) };
@@ -148,8 +148,8 @@ fn install(path: &Path, text: &str, from: &str, force: bool) -> river::Result {
         Ok(()) => {}
         Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(VrError::msg(format!(
-                "{} exists and was left as it is: replace it with --force, and VMs and programs that have the old \
-                 key no longer meet those that have the new one",
+                "{} exists and was not changed: --force replaces it, and VMs and programs with the old key no longer \
+                 find those with the new one",
                 path.display()
             )));
         }
@@ -157,7 +157,7 @@ fn install(path: &Path, text: &str, from: &str, force: bool) -> river::Result {
     }
     print(&format!("key {fingerprint} is in {}\n", path.display()))?;
     if let Some(old) = old {
-        tell(format_args!("key {old} is gone. {REPLACED}"));
+        tell(format_args!("key {old} was replaced. {REPLACED}"));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use river::core::{Query, VmInfo, VmState};
 
 use super::{duration, print, search, size, tell};
 
-/// Show the virtual machines that can be found
+/// List the virtual machines that can be found
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -14,9 +14,9 @@ Examples:
   river ls --json | jq '.[].name'    a list with one JSON object per VM
 
 Exit status:
-  0  the search was made, even if it found none
-  1  an error, told on stderr
-  2  the command line makes no sense")]
+  0  the search was made, even if it found nothing
+  1  an error, reported on stderr
+  2  the command line is invalid")]
 pub(crate) struct Args {
     /// Print JSON
     #[arg(long)]
@@ -27,7 +27,7 @@ pub(crate) struct Args {
 
 /// Which VMs are shown.
 #[derive(clap::Args)]
-#[command(next_help_heading = "Filters; a VM is shown if it fits all")]
+#[command(next_help_heading = "Filters: a VM is listed if it matches all of them")]
 struct Filter {
     /// Only VMs that no program uses
     #[arg(long)]
@@ -41,7 +41,7 @@ struct Filter {
     /// Only VMs with at least this many cores
     #[arg(long, value_name = "N")]
     cores: Option<u32>,
-    /// Only VMs with at least so much memory, such as 512M or 4G
+    /// Only VMs with at least this much memory, such as 512M or 4G
     #[arg(long, value_name = "BYTES", value_parser = size::bytes)]
     memory: Option<u64>,
     /// Only VMs of this architecture, such as `x86_64`
@@ -65,17 +65,19 @@ impl Filter {
 
 pub(crate) fn run(args: &Args) -> river::Result {
     let query = args.filter.query();
-    let vms = search(&query)?.vms;
+    let found = search(&query)?;
+    let vms = found.vms;
     if args.json {
         let vms: Vec<_> = vms.iter().map(json).collect();
         return Ok(print(&(serde_json::to_string_pretty(&vms)? + "\n"))?);
     }
     if vms.is_empty() {
-        tell(if query == Query::default() {
-            "no VM was found; start one with `river vm`"
-        } else {
-            "no VM that fits was found; `river ls` without filters shows all"
-        });
+        // More VMs would not help somebody who has some of another version, as was just said.
+        if query != Query::default() {
+            tell("no VM that matches was found; `river ls` without filters shows all");
+        } else if found.other_versions.is_empty() {
+            tell("no VM was found; start one with `river vm`");
+        }
         return Ok(());
     }
     let header = ["NAME", "ADDRESS", "CORES", "MEMORY", "ARCHITECTURE", "UP", "STATE", "PROGRAM", "ID"];

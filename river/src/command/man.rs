@@ -12,7 +12,7 @@ use river::VrError;
 Examples:
   river man ~/.local/share/man/man1    then `man river`, `man river-vm`, ...")]
 pub(crate) struct Args {
-    /// The directory, which is made if need be
+    /// The directory; created if it does not exist
     directory: PathBuf,
 }
 

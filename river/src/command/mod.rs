@@ -30,7 +30,7 @@ use std::path::{self, Path};
 use std::process::ExitCode;
 
 use river::VrError;
-use river::core::{FindError, Found, Query, find};
+use river::core::{FindError, Found, PROTOCOL, Query, find};
 
 /// The exit code if River itself failed, as for `env`, `nice` and `timeout`.
 const FAILED: u8 = 125;
@@ -60,11 +60,23 @@ fn search(query: &Query) -> Result<Found, FindError> {
     Ok(found)
 }
 
-/// Describes the VMs that speak another version of the protocol.
+/// Describes the VMs that speak another version of the protocol, and says what to do.
 fn other_versions(found: &Found) -> impl Iterator<Item = String> {
-    found.other_versions.iter().map(|(version, count)| {
-        format!("{} more speak protocol version {version}, which this command does not", plural(*count))
-    })
+    found
+        .other_versions
+        .iter()
+        .map(|(version, count)| format!("{}: {SAME_VERSION}", another_version(*version, *count)))
+}
+
+/// What to do about VMs that speak another version of the protocol.
+const SAME_VERSION: &str = "install the same version of River there, and restart them";
+
+fn another_version(version: u16, count: usize) -> String {
+    let speak = if count == 1 { "speaks" } else { "speak" };
+    format!(
+        "{} {speak} protocol version {version}, and this command speaks version {PROTOCOL}",
+        plural(count)
+    )
 }
 
 /// Prints a line to stderr, and ignores errors, since stderr may be closed.
@@ -83,7 +95,7 @@ fn print(text: &str) -> io::Result<()> {
 
 /// Parses the number of VMs on the command line.
 fn count(text: &str) -> Result<NonZeroUsize, String> {
-    text.parse().map_err(|_| "it must be a number of VMs from 1".into())
+    text.parse().map_err(|_| "it must be a number of VMs, at least 1".into())
 }
 
 /// Checks that a directory of checkpoints or of a recording exists.
@@ -93,7 +105,7 @@ fn is_there(directory: &Path) -> river::Result {
     }
     let what = if directory.exists() { "it is not a directory" } else { "there is no such directory" };
     Err(VrError::msg(format!(
-        "{}: {what}; `river run --checkpoint` and `river checkpoint` make checkpoints, `river record` makes a recording",
+        "{}: {what}; `river run --checkpoint` and `river checkpoint` write checkpoints, `river record` writes a recording",
         directory.display()
     )))
 }

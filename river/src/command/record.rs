@@ -9,20 +9,20 @@ use super::run::{Job, run_to_the_end};
 use super::states::is_recording;
 use super::{exit, for_child, tell};
 
-/// Run a program and record all its VRs, so that each can be run again alone
+/// Run a program and record all its VRs, so that each can be replayed alone
 ///
-/// Everything that a VR is told is written to a file, from its beginning: envelopes, notices, the time, answers. The program
-/// runs as with `river run --recoverable`, and VMs are found or started as with `river run`.
+/// Everything that a VR receives is written to a file, from its start: envelopes, notices, the time, answers to its calls. The
+/// program runs as with `river run --recoverable`, and VMs are found or started as with `river run`.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  river record -o tape ./pi 1000000           all VRs of the program into ./tape
-  river states tape                           what was recorded
-  river replay tape --vr initiator            run the initiator again, alone
+  river record -o tape ./pi 1000000           record all VRs of the program into ./tape
+  river states tape                           show what was recorded
+  river replay tape --vr initiator            replay the initiator, alone
 
-Exit status: as of `river run`.")]
+Exit status: as for `river run`.")]
 pub(crate) struct Args {
-    /// Where to; made if it is not there, and must hold no recording
+    /// The directory for the recording; created if it does not exist; must not contain a recording
     #[arg(short, long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
     output: PathBuf,
     #[command(flatten)]
@@ -39,7 +39,7 @@ fn try_run(args: &Args) -> river::Result<u8> {
     let code = run_to_the_end(&mut command)?.code();
     if !is_recording(&args.output) {
         tell(format_args!(
-            "[river record: nothing was recorded: {} is no program of River, or has started one instead of being one]",
+            "[river record: nothing was recorded: {} is not a River program, or started one as a child process]",
             command.get_program().display()
         ));
     }

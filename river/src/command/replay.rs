@@ -11,27 +11,27 @@ use river::core::{Recording, VrId};
 use super::states::is_recording;
 use super::{exit, is_there};
 
-/// Run one VR of a recording again, alone
+/// Replay one VR of a recording, alone
 ///
-/// The program's executable is started and becomes that VR and nothing else: it is told what it was told, does the same, and
-/// prints what it printed; what it sends goes nowhere, and is compared with the recording. It ends where the recording ends.
+/// The program's executable is started as that VR only. The VR receives what it received, and does and prints the same again;
+/// what it sends is compared with the recording and discarded. It ends where the recording ends.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  river replay tape --vr initiator                   the VR with which the program starts
-  river replay tape --vr 5f3a                        the one whose id begins so, as `river states tape` shows
+  river replay tape --vr initiator                   the VR that the program starts with
+  river replay tape --vr 5f3a                        the one whose id begins with 5f3a (see `river states tape`)
   river replay tape --vr 5f3a --from 3               from its third safepoint on
   river replay tape --vr 5f3a --debugger 'gdb --args'
-                                                     in a debugger: breakpoints, as often as you like
+                                                     in a debugger, as often as needed
   river replay tape --vr 5f3a --debugger \"gdb -ex 'b main' --args\"
                                                      words are quoted as in a shell
   river replay tape --vr 5f3a --program target/debug/app
-                                                     with an executable of your own: the same one, but with symbols
+                                                     with another copy of the same executable, such as one with symbols
 
 Exit status:
-    0  it did as was recorded
-    1  it did something else, told on stderr: it is not deterministic, or the recording was altered
-    2  the command line makes no sense
+    0  the VR did what was recorded
+    1  it did something else, reported on stderr: it is not deterministic, or the recording was altered
+    2  the command line is invalid
   125  there is no such recording or VR, or the program cannot be started")]
 pub(crate) struct Args {
     /// The recording
@@ -40,16 +40,16 @@ pub(crate) struct Args {
     /// Which VR: the beginning of its id, or `initiator`
     #[arg(long, value_name = "ID")]
     vr: String,
-    /// Begin at the safepoint of that number, not at the beginning
+    /// Begin at this safepoint instead of the beginning
     #[arg(long, value_name = "N", default_value_t = 0)]
     from: usize,
-    /// Print every line of the record as the VR comes by it, to stderr
+    /// Print every line of the record to stderr as the VR reaches it
     #[arg(long)]
     trace: bool,
-    /// Start that, and give it the program and its arguments; quoted as in a shell
+    /// Start this command with the program and its arguments appended; quoted as in a shell
     #[arg(long, value_name = "COMMAND")]
     debugger: Option<String>,
-    /// The executable, if not the one that is kept in the recording
+    /// Use this executable instead of the one in the recording
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     program: Option<PathBuf>,
 }
@@ -66,7 +66,7 @@ fn replayed(args: &Args) -> river::Result<Command> {
     is_there(&args.directory)?;
     if !is_recording(&args.directory) {
         return Err(VrError::msg(format!(
-            "{} holds no recording: `river record` makes one",
+            "{} contains no recording: `river record` writes one",
             args.directory.display()
         )));
     }
@@ -94,9 +94,12 @@ pub(super) fn find(recording: &Recording, wanted: &str) -> river::Result<VrId> {
     match found[..] {
         [vr] => Ok(*vr),
         [] => Err(VrError::msg(format!(
-            "no VR {wanted} was recorded: `river states DIRECTORY` shows which were"
+            "no VR {wanted} was recorded: `river states DIRECTORY` lists those that were"
         ))),
-        _ => Err(VrError::msg(format!("{} VRs are called {wanted}...: write more of the id", found.len()))),
+        _ => Err(VrError::msg(format!(
+            "the ids of {} VRs begin with {wanted}: give more of the id",
+            found.len()
+        ))),
     }
 }
 
@@ -124,7 +127,7 @@ pub(super) fn program(
             command
         }
         Some(words) => {
-            let (first, more) = words.split_first().ok_or_else(|| VrError::msg("--debugger names none"))?;
+            let (first, more) = words.split_first().ok_or_else(|| VrError::msg("--debugger is empty"))?;
             let mut command = Command::new(first);
             command.args(more).arg(executable);
             command

@@ -35,15 +35,15 @@ pub(super) struct State {
     /// Record all VRs, so that the program can be checkpointed: by itself, or by `river checkpoint`
     #[arg(long)]
     recoverable: bool,
-    /// Take checkpoints into this directory, or, if it says `memory`, into that of the VMs, which takes no disk that outlives
-    /// a machine (`./memory` is a directory); includes --recoverable
+    /// Write checkpoints to this directory, or, with `memory`, to the memory of the VMs, which needs no disk that survives a
+    /// machine (a directory of that name is `./memory`). Implies --recoverable
     #[arg(long, value_name = "DIRECTORY|memory", value_hint = ValueHint::DirPath)]
     checkpoint: Option<PathBuf>,
-    /// How often, in seconds; without it only the program itself takes checkpoints
+    /// Take a checkpoint this often; without this option, only the program itself takes checkpoints
     #[arg(long, value_name = "SECONDS", requires = "checkpoint", value_parser = seconds)]
     every: Option<f64>,
-    /// If the program is killed or loses a host, go on from its last checkpoint, or begin anew if it has taken none, at most so
-    /// many times
+    /// If the program is killed or loses a host, restart it from its last checkpoint, or from its beginning if there is none,
+    /// at most N times
     #[arg(long, value_name = "N", default_value_t = 0, requires = "checkpoint")]
     pub(super) restarts: u32,
 }
@@ -83,7 +83,7 @@ impl State {
 pub(super) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if seconds > 0.0 && seconds < 1e9 => Ok(seconds),
-        _ => Err("it must be a number of seconds above zero".into()),
+        _ => Err("it must be a number of seconds greater than zero".into()),
     }
 }
 
@@ -131,7 +131,7 @@ pub(super) fn last_of(directory: &Path, run: ProgramId) -> Last {
     }) {
         Ok(last) => last,
         Err(error) => {
-            Last::Unreadable(format!("{error}. When it can be read again, `river restore` goes on from it"))
+            Last::Unreadable(format!("{error}. Once it can be read again, `river restore` continues from it"))
         }
     }
 }
@@ -161,7 +161,7 @@ impl Kept {
             Ok(stored) => Last::Stored(stored.into()),
             Err(StateError::NoneKept(why)) => match Stored::latest(self.directory.path()) {
                 Ok(stored) => {
-                    tell(format_args!("[river: {why}; going on from the one before]"));
+                    tell(format_args!("[river: {why}; continuing from the one before]"));
                     Last::Stored(stored.into())
                 }
                 Err(StateError::NoCheckpoint { .. }) => Last::None(why),
@@ -188,7 +188,7 @@ impl Kept {
                     if !told {
                         tell(format_args!(
                             "[river: the program died, and its last checkpoint cannot be fetched: {error}. VMs keep it for {} \
-                             minutes: so long it is tried again; Ctrl-C gives it up]",
+                             minutes, and until then it is tried again; Ctrl-C gives up]",
                             KEPT_FOR.as_secs() / 60
                         ));
                         told = true;
@@ -248,12 +248,12 @@ impl Lives {
                 Last::Stored(stored) => {
                     let number = stored.number;
                     tell(format_args!(
-                        "[river: the program died; going on from checkpoint {number}, {count}]"
+                        "[river: the program died; continuing from checkpoint {number}, {count}]"
                     ));
                     runner.run(&mut restored(&stored, self.command.get_envs())?)?
                 }
                 Last::None(why) => {
-                    tell(format_args!("[river: the program died ({why}); beginning anew, {count}]"));
+                    tell(format_args!("[river: the program died ({why}); starting over, {count}]"));
                     runner.run(&mut self.command)?
                 }
                 Last::Unreadable(why) => {

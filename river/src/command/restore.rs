@@ -14,38 +14,38 @@ use super::restarts::{Last, Lives, last_of, seconds};
 use super::states::is_recording;
 use super::{exit, for_child, is_there, tell};
 
-/// Go on with a program from its newest checkpoint
+/// Continue a program from its newest checkpoint
 ///
-/// The checkpoint holds all that is needed: the program's executable, its command line, its VRs and what was under way
-/// between them. The VMs that it used are used again if they are idle, others if not; if there are fewer, they share the
-/// work, and if there are none, some are started in the program's process. A checkpoint that is torn or was altered is passed
-/// over for the one before it.
+/// The checkpoint contains everything that is needed: the program's executable, its command line, its VRs and the messages in
+/// transit between them. The VMs that it used are used again if they are idle, otherwise others; if there are fewer, they
+/// share the work, and if there are none, some are started in the program's process. If the newest checkpoint is incomplete or
+/// was altered, the one before it is used.
 ///
-/// Variables of the environment that were passed on to the program's VRs are as they were, where they are not set now.
+/// Environment variables that were passed on to the program's VRs have the values that they had, unless they are set now.
 ///
-/// The program's initiator runs again from its last safepoint, or from its beginning, and so it prints again what it
-/// had printed since.
+/// The program's initiator runs again from its last safepoint, or from its beginning, so it prints again what it had printed
+/// since.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  river restore state              go on with the program whose checkpoints are in ./state
+  river restore state              continue the program whose checkpoints are in ./state
   river restore --every 10 --restarts 3 state
-                                   the same, checkpointed on the way as by `river run --checkpoint state ...`
+                                   the same, with further checkpoints, as `river run --checkpoint state ...`
   RIVER_PORT=7485 river restore state
-                                   on VMs of another port than it had used
-  river states state               see what is there
+                                   on VMs at another port than before
+  river states state               show what is there
 
-Exit status: that of the program; 128 and the number of the signal if one killed it; and
-    2  the command line makes no sense
+Exit status: that of the program; 128 plus the signal number if a signal killed it; and
+    2  the command line is invalid
   125  there is no usable checkpoint, or the program cannot be started")]
 pub(crate) struct Args {
-    /// Where the checkpoints are
+    /// The directory of the checkpoints
     #[arg(value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
     directory: PathBuf,
-    /// Take further checkpoints into the directory, this often, in seconds; without it, only the program itself takes them
+    /// Take further checkpoints into the directory this often; without this option, only the program itself takes them
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     every: Option<f64>,
-    /// If the program is killed or loses a host, go on from its last checkpoint again, at most this many times
+    /// If the program is killed or loses a host, restart it from its last checkpoint, at most N times
     #[arg(long, value_name = "N", default_value_t = 0)]
     restarts: u32,
 }
@@ -58,7 +58,7 @@ fn try_run(args: &Args) -> river::Result<u8> {
     is_there(&args.directory)?;
     if is_recording(&args.directory) {
         return Err(VrError::msg(format!(
-            "{} holds a recording, not a checkpoint: `river replay` runs its VRs again",
+            "{} contains a recording, not a checkpoint: `river replay` replays its VRs",
             args.directory.display()
         )));
     }
@@ -67,7 +67,7 @@ fn try_run(args: &Args) -> river::Result<u8> {
     }
     let stored = Stored::latest(&args.directory)?;
     for error in &stored.broken {
-        tell(format_args!("passed over a checkpoint: {error}"));
+        tell(format_args!("skipped a checkpoint: {error}"));
     }
     let now: Vec<_> =
         stored.environment.iter().filter_map(|(name, _)| Some((name.clone(), env::var_os(name)?))).collect();
@@ -76,7 +76,7 @@ fn try_run(args: &Args) -> river::Result<u8> {
     tell(format_args!("[river restore: {}, from checkpoint {}]", stored.program, stored.number));
     command.env("RIVER_CHECKPOINT_RUN", run.to_string());
     match args.every {
-        None => tell("[river restore: no further checkpoints but the program's own; see --every]"),
+        None => tell("[river restore: only the program itself takes further checkpoints; see --every]"),
         Some(every) => {
             command.env("RIVER_CHECKPOINT", path::absolute(&args.directory)?);
             command.env("RIVER_CHECKPOINT_EVERY", every.to_string());

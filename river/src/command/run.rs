@@ -29,37 +29,37 @@ const ATTEMPTS: usize = 5;
 
 /// Run a program on running virtual machines, or on some that are started for this run
 ///
-/// With -n N, the program uses running VMs if N of them are idle, and sees no more than those; otherwise N are started
-/// on this machine for this run, and it sees only them. Without -n, it may use all that are running; if there are none,
-/// one per core is started. VMs that were started for a run end with it.
+/// With -n N, the program uses running VMs if N of them are idle, and sees only N; otherwise N are started on this machine
+/// for this run, and it sees only those. Without -n, it may use all that are running; if none is idle, one per core is
+/// started. VMs that were started for a run end with it.
 #[derive(clap::Args)]
 #[command(
     override_usage = "river run [OPTIONS] PROGRAM [ARGS]...",
     after_help = "\
 Examples:
   river run -n 4 ./pi 1000000               on four VMs
-  river run -n 4 cargo run --release        the same, of a program that is still being written
+  river run -n 4 cargo run --release        the same, built by cargo first
   river run ./pi                            on all VMs that can be found, or on one per core
   river run --checkpoint state --every 10 --restarts 3 ./pi
-                                            survives the death of any machine; see docs/guide/state.md
+                                            survives the death of any machine; see `river restore --help`
   river run --checkpoint memory --every 10 --restarts 3 ./pi
-                                            the same without a disk: the VMs keep the checkpoints for each other
+                                            the same without a disk: VMs keep each other's checkpoints
 
 Environment of PROGRAM:
   RIVER_VMS   how many VMs it may use, if -n is given or VMs were started
   RIVER_PORT  the UDP port on which it finds them, if they were started for this run
   RIVER_RECOVERABLE, RIVER_CHECKPOINT, RIVER_CHECKPOINT_EVERY
-              1, the directory and the seconds, if the options above say so
+              1, the directory and the seconds, according to the options above
   RIVER_OWN_PORT
-              the same port: who goes on from a checkpoint later does not search there
+              the same port, so that `river restore` does not search there later
   RIVER_CHECKPOINT_RUN, RIVER_LOST_A_HOST
-              by what its checkpoints are known from those of others; where it tells that it has lost a host
+              the id of this run in its checkpoints; a file in which it reports that it lost a host
 
-Signals: Ctrl-C and Ctrl-\\ in a terminal reach PROGRAM, and `river run` waits for what it makes of
-them. SIGTERM and SIGHUP are passed on to it.
+Signals: Ctrl-C and Ctrl-\\ in a terminal reach PROGRAM, and `river run` waits until it ends. SIGTERM
+and SIGHUP are forwarded to it.
 
-Exit status: that of PROGRAM; 128 and the number of the signal if one killed it; and
-    2  the command line makes no sense
+Exit status: that of PROGRAM; 128 plus the signal number if a signal killed it; and
+    2  the command line is invalid
   125  River failed: VMs could not be searched for or started
   126  PROGRAM cannot be executed
   127  PROGRAM was not found"
@@ -192,12 +192,13 @@ fn explain(program: &OsStr, error: &io::Error) -> String {
             "there is no such file, or it is a script whose interpreter is missing".into()
         }
         io::ErrorKind::NotFound => {
-            format!("it is in no directory of PATH; write ./{} if it is in this one", path.display())
+            format!(
+                "it is not in any directory of PATH; write ./{} if it is in the current directory",
+                path.display()
+            )
         }
         io::ErrorKind::PermissionDenied if path.is_dir() => "it is a directory".into(),
-        io::ErrorKind::PermissionDenied => {
-            "it is not executable; make it so with `chmod +x`, if it is a program".into()
-        }
+        io::ErrorKind::PermissionDenied => "it is not executable; if it is a program, use `chmod +x`".into(),
         _ => error.to_string(),
     }
 }

@@ -2,7 +2,7 @@
 
 /// Parses a number of bytes such as `4G`, `512M`, `64KiB` or `1000000`. Units are powers of 1024.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is no size: write a number of bytes, or one such as 512M or 4G");
+    let wrong = || format!("{text:?} is not a size: use a number of bytes, or a size such as 512M or 4G");
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| wrong())?;
@@ -16,7 +16,7 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     match number.checked_mul(1 << shift) {
-        Some(0) => Err("it must be more than zero".into()),
+        Some(0) => Err("it must be greater than zero".into()),
         Some(bytes) => Ok(bytes),
         None => Err(format!("{text} is more than any machine has")),
     }

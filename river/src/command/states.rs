@@ -10,39 +10,39 @@ use river::core::{Happening, RecordedVr, Recording, Stored};
 use super::watch::{self, Watch};
 use super::{duration, is_there, print, replay, tell};
 
-/// Show what a directory holds of a program: its newest checkpoint, or a recording
+/// Show the newest checkpoint, or the recording, in a directory
 ///
-/// A recording is a series of states: with --vr, those of one VR are listed, and what led from one to the next. With --watch,
-/// the values of something over time are printed as CSV.
+/// A recording is a series of states: --vr lists those of one VR, and what happened between them. --watch prints the values of
+/// an expression over time, as CSV.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   river states state                            the VRs of the newest checkpoint in ./state
   river states tape                             the VRs of a recording
-  river states tape --vr 5f3a                   the states of one of them, and what happened in between
+  river states tape --vr 5f3a                   the states of one of them, and what happened between them
   river states tape --watch recv.count          attribute `count` of all messages that have arrived, over time
   river states tape --vr 5f3a --watch send.sum --watch state.round
-                                                attribute `sum` of what one VR has sent, and field `round` of what it
-                                                gave to its safepoints
+                                                attribute `sum` of what one VR has sent, and field `round` of the
+                                                states that it passed to safepoints
 
 Expressions:
   recv.NAME    an attribute of the messages that have arrived
   send.NAME    an attribute of the messages that were sent and have arrived
-  state.PATH   a part of the states that were given to safepoints: fields by name, elements by number; for that
-               the VR is run again
+  state.PATH   a part of the states that were passed to safepoints: fields by name, elements by number; the VR
+               is replayed for that
 
 Exit status:
-  0  there is something
-  1  an error, told on stderr: there is nothing, or nothing that is whole
-  2  the command line makes no sense")]
+  0  success
+  1  an error, reported on stderr: there is nothing, or nothing that is complete
+  2  the command line is invalid")]
 pub(crate) struct Args {
-    /// Where the checkpoints or the recording are
+    /// The directory of the checkpoints or of the recording
     #[arg(value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
     directory: PathBuf,
     /// One VR of a recording: the beginning of its id, or `initiator`
     #[arg(long, value_name = "ID")]
     vr: Option<String>,
-    /// Print the values of that over time as CSV
+    /// Print the values of this expression over time as CSV
     #[arg(long, value_name = "EXPR")]
     watch: Vec<String>,
 }
@@ -54,13 +54,13 @@ pub(crate) fn run(args: &Args) -> river::Result {
     }
     if args.vr.is_some() || !args.watch.is_empty() {
         return Err(VrError::msg(format!(
-            "{} holds no recording, of which --vr and --watch show something: see `river record`",
+            "{} contains no recording, which --vr and --watch need: see `river record`",
             args.directory.display()
         )));
     }
     let stored = Stored::latest(&args.directory)?;
     for error in &stored.broken {
-        tell(format_args!("passed over a checkpoint: {error}"));
+        tell(format_args!("skipped a checkpoint: {error}"));
     }
     Ok(print(&table(&stored))?)
 }
@@ -94,7 +94,7 @@ fn recorded(args: &Args) -> river::Result {
 /// The VRs of a recording, except those whose recordings are too short, which are reported.
 fn whole(recording: &Recording) -> &[RecordedVr] {
     for error in recording.broken() {
-        tell(format_args!("passed over a VR: {error}"));
+        tell(format_args!("skipped a VR: {error}"));
     }
     recording.vrs()
 }
@@ -155,7 +155,7 @@ fn series(recording: &Recording, vr: &RecordedVr) -> river::Result<String> {
         }
     }
     close(open, &mut arrived, &mut sent);
-    let _ = writeln!(text, "\n{}", last.as_deref().unwrap_or("the recording ends before the VR"));
+    let _ = writeln!(text, "\n{}", last.as_deref().unwrap_or("the recording ends before the VR does"));
     Ok(text)
 }
 

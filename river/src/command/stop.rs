@@ -6,9 +6,9 @@ use river::core::{Query, VmInfo, VmState, stop};
 
 use super::{begins_with, plural, print, search, tell};
 
-/// End virtual machines, whoever uses them
+/// Stop virtual machines, even if a program uses them
 ///
-/// What a program runs on them ends too, and the program learns that they are gone; use --idle to spare VMs that a
+/// What a program runs on them ends too, and the program is told that they are gone; use --idle to spare VMs that a
 /// program uses. If one of the names is not found, nothing is stopped.
 #[derive(clap::Args)]
 #[command(
@@ -17,17 +17,17 @@ use super::{begins_with, plural, print, search, tell};
     after_help = "\
 Examples:
   river stop lab-0 lab-1   two, by name
-  river stop 3f9a          the one whose id, which `river ls` shows, begins so
+  river stop 3f9a          the one whose id begins with 3f9a (see `river ls`)
   river stop --idle        all that no program uses
   river stop --all         all
 
 Exit status:
-  0  all that was asked for was stopped, even if that was none
-  1  an error, told on stderr: no VM of such a name, or one that could not be stopped
-  2  the command line makes no sense"
+  0  all of those VMs were stopped, even if there were none
+  1  an error, reported on stderr: there is no VM with that name, or one could not be stopped
+  2  the command line is invalid"
 )]
 pub(crate) struct Args {
-    /// Names of VMs, or at least four first digits of their ids
+    /// Names of VMs, or the first four or more digits of their ids
     #[arg(value_name = "NAME|ID", group = "which", value_parser = NonEmptyStringValueParser::new())]
     names: Vec<String>,
     /// All that can be found
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args) -> river::Result {
     if args.idle {
         chosen.retain(|vm| {
             if let VmState::Leased { name, .. } = &vm.state {
-                tell(format_args!("VM {} goes on, as {name} uses it", vm.name));
+                tell(format_args!("VM {} was not stopped: {name} uses it", vm.name));
             }
             vm.state == VmState::Idle
         });
@@ -80,7 +80,7 @@ pub(super) fn order_each(
     }
     if failed > 0 {
         return Err(VrError::msg(format!(
-            "{} of {} could not be {done}: see with `river ls` whether they are still there",
+            "{} of {} could not be {done}: `river ls` shows whether they are still there",
             plural(failed),
             vms.len()
         )));
@@ -111,16 +111,19 @@ fn choose_one<'a>(vms: &'a [VmInfo], name: &str) -> river::Result<&'a VmInfo> {
     match fitting[..] {
         [vm] => Ok(vm),
         [] if vms.is_empty() => {
-            Err(VrError::msg(format!("no VM {name}: no VM at all was found, so nothing was done")))
+            Err(VrError::msg(format!("there is no VM {name}: no VM was found at all, so nothing was done")))
         }
         [] => {
             let names: Vec<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
-            Err(VrError::msg(format!("no VM {name}, so nothing was done: there are {}", names.join(", "))))
+            Err(VrError::msg(format!(
+                "there is no VM {name}, so nothing was done; there are: {}",
+                names.join(", ")
+            )))
         }
         _ => {
             let ids: Vec<String> = fitting.iter().map(|vm| format!("{} {}", vm.name, vm.id)).collect();
             Err(VrError::msg(format!(
-                "{name} may be any of {}, so nothing was done: give more of the id: {}",
+                "{name} could be any of {}, so nothing was done; give more of the id: {}",
                 plural(fitting.len()),
                 ids.join(", ")
             )))

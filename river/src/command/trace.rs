@@ -20,35 +20,35 @@ use super::{count, exit, tell};
 /// drawn as a page that any browser opens: a space-time diagram, who talks to whom, the longest waits, the critical path. The
 /// page loads nothing from elsewhere.
 ///
-/// VMs are found or started as by `river run`. What a host had recorded that is killed is lost, and the page says so.
+/// VMs are found or started as by `river run`. If a host is killed, what it had recorded is lost, and the page says so.
 #[derive(clap::Args)]
 #[command(
     override_usage = "river trace [OPTIONS] -o FILE PROGRAM [ARGS]...\n       river trace [OPTIONS] -o FILE --read TRACE",
     after_help = "\
 Examples:
-  river trace -o run.html ./pi 1000              run it on VMs that are there, or on one per core, and draw it
-  river trace -o run.html -n 4 cargo run         on four VMs, of a program that is still being written
+  river trace -o run.html ./pi 1000              run it on running VMs, or on one per core, and draw it
+  river trace -o run.html -n 4 cargo run         on four VMs, built by cargo first
   river trace -o run.json --format perfetto ./pi open run.json at https://ui.perfetto.dev
-  river trace -o run.html --read run.rivertrace  of a trace that a program has written by itself:
+  river trace -o run.html --read run.rivertrace  draw a trace that a program has written itself:
                                                  Launch::new().trace(\"run.rivertrace\")
 
 Exit status: that of PROGRAM, as with `river run`;
   125  River failed: there is no trace, or it could not be written"
 )]
 pub(crate) struct Args {
-    /// Where to write
+    /// The file to write
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     output: PathBuf,
-    /// What to write
+    /// The format of that file
     #[arg(long, value_enum, default_value_t = Format::Html)]
     format: Format,
     /// How many VMs
     #[arg(short = 'n', long, value_name = "COUNT", value_parser = count)]
     count: Option<NonZeroUsize>,
-    /// How many events of each VR to keep: the newest, of 48 bytes each
+    /// How many events of each VR to keep: the newest, 48 bytes each
     #[arg(long, value_name = "N", default_value_t = river::core::trace::EVENTS)]
     events: u32,
-    /// Run nothing, but read this trace
+    /// Read this trace instead of running a program
     #[arg(long, value_name = "TRACE", value_hint = ValueHint::FilePath, conflicts_with_all = ["command", "count"])]
     read: Option<PathBuf>,
     /// The program and its arguments
@@ -96,7 +96,7 @@ fn try_run(args: &Args) -> river::Result<u8> {
     }
     if !trace.exists() {
         return Err(VrError::msg(format!(
-            "{} has left no trace: is it a River program? (it ended with {})",
+            "{} wrote no trace: is it a River program? (its exit code is {})",
             program.display(),
             end.code()
         )));

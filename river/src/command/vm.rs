@@ -19,8 +19,8 @@ use super::{count, print, search, signals, size};
 /// Lend this machine: run virtual machines until Ctrl-C or `river stop`
 ///
 /// A virtual machine waits to be found by the programs of the same user (of all who share the key file), lends itself
-/// to one of them at a time, and runs what that program sends, in a process called the program's host. It needs nothing
-/// of the program: the executable travels, and is kept in a cache.
+/// to one of them at a time, and runs what that program sends, in a process called the program's host. It needs no copy of
+/// the program: the executable is sent to it, and cached.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -28,18 +28,18 @@ Examples:
   river vm -n 4 --name lab          four: lab-0, lab-1, lab-2, lab-3
   river vm --label gpu --label big  one that programs can ask for by label
   river vm --memory 4G              one whose programs get at most 4 GiB of address space
-  river vm --drain lab-0            end lab-0 when its program has given it back, without losing work
+  river vm --drain lab-0            stop lab-0 once its program has released it, without losing work
 
 Environment:
   RIVER_PORT         UDP port of searches, the same for VMs and programs [default: 7484]
-  RIVER_KEY_FILE     the key; who has it can run code here [default: ~/.config/river/key]
-  RIVER_CACHE        where executables are kept [default: ~/.cache/river/images]
-  RIVER_CACHE_LIMIT  how many bytes of them [default: 2147483648, which is 2 GiB]
+  RIVER_KEY_FILE     the key; whoever has it can run code here [default: ~/.config/river/key]
+  RIVER_CACHE        where executables are cached [default: ~/.cache/river/images]
+  RIVER_CACHE_LIMIT  how many bytes to cache [default: 2147483648, which is 2 GiB]
 
 Exit status:
   0  all VMs were told to stop, as by `river stop`; with --drain: all those named know
-  1  an error, told on stderr
-  2  the command line makes no sense
+  1  an error, reported on stderr
+  2  the command line is invalid
   130, 143  it was ended by Ctrl-C or SIGTERM")]
 pub(crate) struct Args {
     /// How many virtual machines to run
@@ -48,21 +48,21 @@ pub(crate) struct Args {
     /// The name that people see; numbered if there are several [default: the machine's name and the process id]
     #[arg(long)]
     name: Option<String>,
-    /// A word by which programs may choose this machine; may be given several times
+    /// A word by which programs can choose this machine; can be given several times
     #[arg(long = "label", value_name = "LABEL")]
     labels: Vec<String>,
-    /// TCP port on which programs talk to it (with -n 1 only) [default: any free one]
+    /// TCP port on which it accepts programs (with -n 1 only) [default: any free one]
     #[arg(long, value_name = "PORT", value_parser = listening_port)]
     listen: Option<u16>,
-    /// UDP port on which it is searched for [default: `RIVER_PORT`, or 7484]
+    /// UDP port on which it answers searches [default: `RIVER_PORT`, or 7484]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
     /// Lend it to other machines, too: listen on ADDRESS, or on all interfaces. Needs the key of the cluster
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "0.0.0.0")]
     network: Option<Ipv4Addr>,
-    /// Start nothing, but have VMs that run end: those that are idle now, the others when their programs have given them
-    /// back. Recoverable programs do so at once, as their VRs move to other VMs; others are asked to. `river stop` does not
-    /// wait for that
+    /// Start nothing, but tell running VMs to end: idle ones at once, the others when their programs have released them.
+    /// Recoverable programs do so at once, by moving their VRs to other VMs; others are asked to. `river stop` does not wait
+    /// for that
     #[arg(long, value_name = "NAME|ID", num_args = 1.., value_parser = NonEmptyStringValueParser::new(), exclusive = true)]
     drain: Vec<String>,
     /// How much memory each VM lends for checkpoints of programs that use it (`river run --checkpoint memory`), such as 512M
@@ -103,7 +103,7 @@ impl Limits {
             let raised = Rlimit { current, maximum: Some(wanted) };
             if wanted > most && setrlimit(resource, raised).is_err() {
                 return Err(VrError::msg(format!(
-                    "{option} {wanted}: the system gives a process here at most {most} (see `ulimit -aH`)"
+                    "{option} {wanted}: the system allows a process at most {most} (see `ulimit -aH`)"
                 )));
             }
         }
@@ -154,7 +154,7 @@ fn drain_all(names: &[String]) -> river::Result {
         drain(vm)?;
         Ok(match &vm.state {
             VmState::Idle => format!("VM {} ends now\n", vm.name),
-            VmState::Leased { name, .. } => format!("VM {} ends when {name} has given it back\n", vm.name),
+            VmState::Leased { name, .. } => format!("VM {} ends when {name} has released it\n", vm.name),
         })
     })
 }

@@ -14,26 +14,26 @@ fn bad_command_lines_are_told_in_a_sentence() {
     let udp = std::net::UdpSocket::bind(("127.255.255.255", 0)).unwrap();
     let udp_port = udp.local_addr().unwrap().port().to_string();
     let cases: [(&[&str], i32, &str); 21] = [
-        (&["vm", "-n", "0"], 2, "it must be a number of VMs from 1"),
-        (&["run", "-n", "many", "true"], 2, "it must be a number of VMs from 1"),
+        (&["vm", "-n", "0"], 2, "it must be a number of VMs, at least 1"),
+        (&["run", "-n", "many", "true"], 2, "it must be a number of VMs, at least 1"),
         (&["vm", "--listen", "127.0.0.1:9999"], 2, "it must be a port number, without an address"),
         (&["restore", "nowhere"], 125, "nowhere: there is no such directory; `river run --checkpoint`"),
         (&["states", "nowhere"], 1, "nowhere: there is no such directory"),
         (&["states", "/dev/null"], 1, "/dev/null: it is not a directory"),
         (&["replay", "nowhere", "--vr", "initiator"], 125, "nowhere: there is no such directory"),
-        (&["replay", "/", "--vr", "initiator"], 125, "/ holds no recording: `river record` makes one"),
+        (&["replay", "/", "--vr", "initiator"], 125, "/ contains no recording: `river record` writes one"),
         (&["checkpoint", "pi", "state"], 1, "no program pi uses a VM that can be found"),
         (&["vm", "-n", "2", "--listen", "9999"], 1, "drop -n or --listen"),
         (&["vm", "--listen", &port], 1, "cannot listen on 127.0.0.1"),
         (&["vm", "--port", &udp_port], 1, "is taken by another program"),
         (&["vm", "--port", "0"], 2, "0 is not in 1..=65535"),
-        (&["vm", "--memory", "much"], 2, "\"much\" is no size: write a number of bytes"),
-        (&["vm", "--memory", "0"], 2, "more than zero"),
+        (&["vm", "--memory", "much"], 2, "\"much\" is not a size: use a number of bytes"),
+        (&["vm", "--memory", "0"], 2, "greater than zero"),
         (&["vm", "--open-files", "0"], 2, "0 is not in 1.."),
         (
             &["vm", "--open-files", "4000000000"],
             1,
-            "--open-files 4000000000: the system gives a process here at most",
+            "--open-files 4000000000: the system allows a process at most",
         ),
         (&["ls", "--memory", "-1"], 2, "unexpected argument"),
         (&["completions", "tcsh"], 2, "possible values: bash"),
@@ -102,7 +102,7 @@ fn filters_choose_what_is_listed() {
         assert!(uptime(before) > 0.0 && uptime(vm) > uptime(before), "{before} {vm}");
     }
     let (_, stderr) = lab.ends(&["ls", "--arch", "vax"], 0);
-    assert!(stderr.contains("no VM that fits was found"), "{stderr}");
+    assert!(stderr.contains("no VM that matches was found"), "{stderr}");
 }
 
 #[test]

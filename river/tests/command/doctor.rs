@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::lab::{Lab, eventually, text};
+use crate::lab::{Lab, ends, eventually, text};
 
-/// The result of a check: its verdict, its text, and how to mend it.
+/// The result of a check: its verdict, its text, and how to fix it.
 fn diagnose(command: &mut Command, check: &str) -> (String, String, String) {
     let output = command.output().unwrap();
     let report: Value =
@@ -20,13 +20,13 @@ fn diagnose(command: &mut Command, check: &str) -> (String, String, String) {
     assert_eq!(output.status.code(), Some(i32::from(failed)), "{report:#}");
     assert_eq!(report["ok"], !failed);
     for check in checks {
-        let (verdict, mend) = (&check["verdict"], &check["mend"]);
-        assert_eq!(*verdict == "ok", mend.is_null(), "what is not well can be mended: {check}");
+        let (verdict, fix) = (&check["verdict"], &check["fix"]);
+        assert_eq!(*verdict == "ok", fix.is_null(), "what is not well can be mended: {check}");
     }
     let found = checks.iter().find(|finding| finding["check"] == check);
     let found = found.unwrap_or_else(|| panic!("{check} is not among {report:#}"));
     let field = |name: &str| found[name].as_str().unwrap_or_default().to_owned();
-    (field("verdict"), field("says"), field("mend"))
+    (field("verdict"), field("message"), field("fix"))
 }
 
 fn doctor(lab: &Lab) -> Command {
@@ -54,8 +54,8 @@ fn where_all_is_well_it_says_so_and_makes_no_key() {
     }
     assert!(!out.lines().any(|line| line.starts_with("fail")), "{out}");
     assert!(!lab.path("key").exists());
-    let (verdict, says, _) = diagnose(&mut doctor(&lab), "key");
-    assert!(verdict == "ok" && says.contains("there is none yet"), "{says}");
+    let (verdict, message, _) = diagnose(&mut doctor(&lab), "key");
+    assert!(verdict == "ok" && message.contains("there is none yet"), "{message}");
 
     lab.start_vms(2);
     // A search ends after a quarter of a second, which may be too short on a busy machine.
@@ -70,13 +70,13 @@ fn where_all_is_well_it_says_so_and_makes_no_key() {
 #[test]
 fn a_program_that_asks_others_by_name_needs_their_key() {
     let lab = Lab::new();
-    let (verdict, says, mend) = diagnose(doctor(&lab).env("RIVER_HOSTS", "192.0.2.1"), "key");
-    assert!(verdict == "fail" && says.contains("there is none"), "{says}");
-    assert!(mend.contains("river key import"), "{mend}");
+    let (verdict, message, fix) = diagnose(doctor(&lab).env("RIVER_HOSTS", "192.0.2.1"), "key");
+    assert!(verdict == "fail" && message.contains("there is none"), "{message}");
+    assert!(fix.contains("river key import"), "{fix}");
     assert_eq!(diagnose(doctor(&lab).env("RIVER_HOSTS", "localhost"), "key").0, "ok");
     lab.ends(&["key", "new"], 0);
-    let (_, says, _) = diagnose(doctor(&lab).arg("--network"), "virtual machines");
-    assert!(says.contains("searched this machine only"), "{says}");
+    let (_, message, _) = diagnose(doctor(&lab).arg("--network"), "virtual machines");
+    assert!(message.contains("only this machine was searched"), "{message}");
 }
 
 #[test]
@@ -85,64 +85,67 @@ fn a_key_that_is_no_use_is_told() {
     lab.ends(&["key", "new"], 0);
     let key = lab.path("key");
     fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();
-    let (verdict, says, mend) = diagnose(&mut doctor(&lab), "key");
-    assert!(verdict == "fail" && says.contains("mode 644") && mend.contains("chmod 600"), "{says} {mend}");
+    let (verdict, message, fix) = diagnose(&mut doctor(&lab), "key");
+    assert!(
+        verdict == "fail" && message.contains("mode 644") && fix.contains("chmod 600"),
+        "{message} {fix}"
+    );
     fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
 
     fs::set_permissions(lab.path(""), PermissionsExt::from_mode(0o777)).unwrap();
-    let (verdict, says, mend) = diagnose(&mut doctor(&lab), "key");
+    let (verdict, message, fix) = diagnose(&mut doctor(&lab), "key");
     assert!(
-        verdict == "warn" && says.contains("others may replace it") && mend.contains("chmod go-w"),
-        "{says}"
+        verdict == "warn" && message.contains("others can replace it") && fix.contains("chmod go-w"),
+        "{message}"
     );
     fs::set_permissions(lab.path(""), PermissionsExt::from_mode(0o700)).unwrap();
     assert_eq!(diagnose(&mut doctor(&lab), "key").0, "ok");
 
     if rustix::process::geteuid().is_root() {
         chown(&key, Some(12345), None).unwrap();
-        let (verdict, says, _) = diagnose(&mut doctor(&lab), "key");
-        assert!(verdict == "fail" && says.contains("belongs to user 12345"), "{says}");
+        let (verdict, message, _) = diagnose(&mut doctor(&lab), "key");
+        assert!(verdict == "fail" && message.contains("belongs to user 12345"), "{message}");
         chown(&key, Some(0), None).unwrap();
     } else {
         eprintln!("skipped: a key of another user (only root can give a file away)");
     }
 
     fs::write(&key, "hello").unwrap();
-    let (verdict, _, mend) = diagnose(&mut doctor(&lab), "key");
-    assert!(verdict == "fail" && mend.contains("river key import"), "{mend}");
+    let (verdict, _, fix) = diagnose(&mut doctor(&lab), "key");
+    assert!(verdict == "fail" && fix.contains("river key import"), "{fix}");
 
     fs::remove_file(&key).unwrap();
-    let (verdict, says, mend) = diagnose(doctor(&lab).arg("--network"), "key");
-    assert!(verdict == "fail" && says.contains("the network is not used without"), "{says}");
-    assert!(mend.contains("river key export | ssh"), "{mend}");
+    let (verdict, message, fix) = diagnose(doctor(&lab).arg("--network"), "key");
+    assert!(verdict == "fail" && message.contains("the network requires one"), "{message}");
+    assert!(fix.contains("river key export | ssh"), "{fix}");
     // Not even root can create a file there.
-    let (verdict, says, _) = diagnose(doctor(&lab).env("RIVER_KEY_FILE", "/proc/river/key"), "key");
-    assert!(verdict == "fail" && says.contains("cannot be made"), "{says}");
+    let (verdict, message, _) = diagnose(doctor(&lab).env("RIVER_KEY_FILE", "/proc/river/key"), "key");
+    assert!(verdict == "fail" && message.contains("cannot be created"), "{message}");
     fs::write(&key, "").unwrap();
-    let (verdict, says, _) = diagnose(doctor(&lab).env("RIVER_KEY_FILE", key.join("key")), "key");
-    assert!(verdict == "fail" && says.contains("cannot read the cluster key"), "{says}");
+    let (verdict, message, _) = diagnose(doctor(&lab).env("RIVER_KEY_FILE", key.join("key")), "key");
+    assert!(verdict == "fail" && message.contains("cannot read the cluster key"), "{message}");
 }
 
 #[test]
 fn what_cannot_be_listened_on_is_told() {
     let mut lab = Lab::new();
     let taken = UdpSocket::bind(("127.255.255.255", lab.port)).unwrap();
-    let (verdict, says, mend) = diagnose(&mut doctor(&lab), "discovery");
-    assert!(verdict == "fail" && says.contains("is taken by another program"), "{says}");
-    assert!(mend.contains("ss -ulpn"), "{mend}");
+    let (verdict, message, fix) = diagnose(&mut doctor(&lab), "discovery");
+    assert!(verdict == "fail" && message.contains("is taken by another program"), "{message}");
+    assert!(fix.contains("ss -ulpn"), "{fix}");
     drop(taken);
     // If a VM can start anyway, it is no failure.
     let taken = UdpSocket::bind(("127.0.0.1", lab.port)).unwrap();
-    let (verdict, says, mend) = diagnose(&mut doctor(&lab), "discovery");
-    assert!(verdict == "warn" && says.contains("another program has the port of 127.0.0.1"), "{says}");
-    assert!(mend.contains("ss -ulpn"), "{mend}");
+    let (verdict, message, fix) = diagnose(&mut doctor(&lab), "discovery");
+    assert!(verdict == "warn" && message.contains("another program has the port of 127.0.0.1"), "{message}");
+    assert!(fix.contains("ss -ulpn"), "{fix}");
     lab.start_vms(1);
     eventually(Duration::from_secs(60), "the VM is found", || lab.idle() == 1);
     drop(taken);
     assert_eq!(diagnose(&mut doctor(&lab), "discovery").0, "ok");
     // An address reserved for documentation.
-    let (verdict, says, _) = diagnose(doctor(&lab).args(["--network", "192.0.2.7"]), "discovery");
-    assert!(verdict == "fail" && says.contains("192.0.2.7"), "{says}");
+    let (verdict, message, _) = diagnose(doctor(&lab).args(["--network", "192.0.2.7"]), "discovery");
+    assert!(verdict == "fail" && message.contains("192.0.2.7"), "{message}");
     let (verdict, ..) = diagnose(doctor(&lab).env("RIVER_PORT", "70000"), "discovery");
     assert_eq!(verdict, "fail");
 }
@@ -150,14 +153,26 @@ fn what_cannot_be_listened_on_is_told() {
 #[test]
 fn variables_that_make_no_sense_are_told() {
     let lab = Lab::new();
-    lab.ends(&["key", "new"], 0);
-    for (variable, value, check) in [
-        ("RIVER_NETWORK", "yes", "virtual machines"),
-        ("RIVER_HOSTS", "a b", "virtual machines"),
+    let variables = [
+        ("RIVER_NETWORK", "yes", "environment"),
+        ("RIVER_HOSTS", "a b", "environment"),
+        ("RIVER_HOSTS", "lab:0", "environment"),
         ("RIVER_CACHE_LIMIT", "much", "image cache"),
-    ] {
-        let (verdict, says, _) = diagnose(doctor(&lab).env(variable, value), check);
-        assert!(verdict == "fail" && says.contains(variable) && says.contains(value), "{says}");
+    ];
+    for has_key in [false, true] {
+        if has_key {
+            lab.ends(&["key", "new"], 0);
+        }
+        for (variable, value, check) in variables {
+            let (verdict, message, _) = diagnose(doctor(&lab).env(variable, value), check);
+            assert!(verdict == "fail" && message.contains(variable) && message.contains(value), "{message}");
+            // A search says the same.
+            if check == "environment" {
+                let (_, error) = ends(lab.river(&["ls"]).env(variable, value), 1);
+                assert!(error.contains(&message), "{error}");
+            }
+        }
+        assert_eq!(lab.path("key").exists(), has_key);
     }
 }
 
@@ -165,25 +180,28 @@ fn variables_that_make_no_sense_are_told() {
 fn a_cache_that_holds_nothing_is_a_warning() {
     let lab = Lab::new();
     fs::write(lab.path("file"), "").unwrap();
-    let (verdict, says, mend) =
+    let (verdict, message, fix) =
         diagnose(doctor(&lab).env("RIVER_CACHE", lab.path("file/images")), "image cache");
-    assert!(verdict == "warn" && says.contains("kept in memory") && mend.contains("RIVER_CACHE"), "{says}");
+    assert!(
+        verdict == "warn" && message.contains("kept in memory") && fix.contains("RIVER_CACHE"),
+        "{message}"
+    );
     let open = lab.path("open");
     fs::create_dir(&open).unwrap();
     fs::set_permissions(&open, PermissionsExt::from_mode(0o777)).unwrap();
-    let (verdict, says, _) = diagnose(doctor(&lab).env("RIVER_CACHE", &open), "image cache");
-    assert!(verdict == "warn" && says.contains("writable for nobody else"), "{says}");
-    let (verdict, says, _) = diagnose(doctor(&lab).env("RIVER_CACHE_LIMIT", "1000"), "image cache");
-    assert!(verdict == "warn" && says.contains("at most 0 MiB"), "{says}");
+    let (verdict, message, _) = diagnose(doctor(&lab).env("RIVER_CACHE", &open), "image cache");
+    assert!(verdict == "warn" && message.contains("writable for nobody else"), "{message}");
+    let (verdict, message, _) = diagnose(doctor(&lab).env("RIVER_CACHE_LIMIT", "1000"), "image cache");
+    assert!(verdict == "warn" && message.contains("at most 0 MiB"), "{message}");
 }
 
 #[test]
 fn too_few_files_are_a_failure() {
     let lab = Lab::new();
     let mut shell = in_shell(&lab, &["sh", "-c"], "ulimit -n 20; exec $river doctor --json");
-    let (verdict, says, mend) = diagnose(&mut shell, "open files");
-    assert!(verdict == "fail" && says.contains("at most 20"), "{says}");
-    assert!(mend.contains("limits.conf"), "the hard limit is as low: {mend}");
+    let (verdict, message, fix) = diagnose(&mut shell, "open files");
+    assert!(verdict == "fail" && message.contains("at most 20"), "{message}");
+    assert!(fix.contains("limits.conf"), "the hard limit is as low: {fix}");
 }
 
 /// A shell that runs this script, with `$river` for the command.
@@ -221,8 +239,8 @@ const FIREWALL: &str = "ip link set lo up; nft add table inet t; \
 fn without_loopback_nothing_works_and_that_is_said() {
     let lab = Lab::new();
     let Some(mut doctor) = elsewhere(&lab, "true") else { return };
-    let (verdict, says, mend) = diagnose(&mut doctor, "discovery");
-    assert!(verdict == "fail" && mend.contains("ip link set lo up"), "{says} {mend}");
+    let (verdict, message, fix) = diagnose(&mut doctor, "discovery");
+    assert!(verdict == "fail" && fix.contains("ip link set lo up"), "{message} {fix}");
 }
 
 #[test]
@@ -230,9 +248,12 @@ fn a_firewall_that_drops_searches_is_found() {
     let lab = Lab::new();
     let drop = format!("{FIREWALL}; nft add rule inet t in udp dport {} drop", lab.port);
     let Some(mut doctor) = elsewhere(&lab, &drop) else { return };
-    let (verdict, says, mend) = diagnose(&mut doctor, "discovery");
-    assert!(verdict == "fail" && says.contains("127.255.255.255") && says.contains("firewall"), "{says}");
-    assert!(mend.contains(&format!("udp dport {}", lab.port)), "{mend}");
+    let (verdict, message, fix) = diagnose(&mut doctor, "discovery");
+    assert!(
+        verdict == "fail" && message.contains("127.255.255.255") && message.contains("firewall"),
+        "{message}"
+    );
+    assert!(fix.contains(&format!("udp dport {}", lab.port)), "{fix}");
     assert_eq!(diagnose(&mut doctor, "connections").0, "ok");
 }
 
@@ -244,8 +265,11 @@ fn a_firewall_that_drops_connections_is_found() {
     else {
         return;
     };
-    let (verdict, says, _) = diagnose(&mut doctor, "connections");
-    assert!(verdict == "fail" && says.contains("no TCP connection to 127.0.0.1"), "{says}");
+    let (verdict, message, _) = diagnose(&mut doctor, "connections");
+    assert!(
+        verdict == "fail" && message.contains("TCP connections to 127.0.0.1, which is this machine, fail"),
+        "{message}"
+    );
     assert_eq!(diagnose(&mut doctor, "discovery").0, "ok");
 }
 
@@ -257,8 +281,8 @@ fn a_vm_that_answers_but_cannot_be_connected_to_is_a_failure() {
     let script = format!("{FIREWALL}; {start}; nft add rule inet t in tcp dport 9999 drop");
     let Some(mut doctor) = elsewhere(&lab, &script) else { return };
     eventually(Duration::from_secs(60), "it is found, and cannot be connected to", || {
-        let (verdict, says, mend) = diagnose(&mut doctor, "virtual machines");
-        let expected = "1 VM answered, but there is no TCP connection to lab at 127.0.0.1:9999";
-        verdict == "fail" && says.starts_with(expected) && mend.contains("--listen")
+        let (verdict, message, fix) = diagnose(&mut doctor, "virtual machines");
+        let expected = "1 VM answered, but TCP connections fail to lab at 127.0.0.1:9999";
+        verdict == "fail" && message.starts_with(expected) && fix.contains("TCP to all ports")
     });
 }

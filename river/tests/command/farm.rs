@@ -62,7 +62,7 @@ fn a_vm_that_is_drained_ends_without_a_loss() {
     let mut program = lab.program("farm").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for_line(&mut program, "at work");
     let (told, _) = lab.ends(&["vm", "--drain", "lab-0", "lab-1"], 0);
-    assert!(told.contains("VM lab-0 ends when command-") && told.contains("has given it back"), "{told}");
+    assert!(told.contains("VM lab-0 ends when command-") && told.contains("has released it"), "{told}");
     eventually(SOON, "two are gone", || lab.names() == ["lab-2"]);
     let output = program.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -17,7 +17,7 @@ fn a_key_is_made_shown_and_replaced_only_by_force() {
     assert_eq!(path, format!("{}\n", lab.path("key").display()));
     for command in ["show", "export"] {
         let (stdout, stderr) = lab.ends(&["key", command], 1);
-        assert!(stdout.is_empty() && stderr.contains("make one with `river key new`"), "{stderr}");
+        assert!(stdout.is_empty() && stderr.contains("create one with `river key new`"), "{stderr}");
     }
     assert!(!lab.path("key").exists(), "nothing but `new` and `import` makes a key");
 
@@ -31,10 +31,10 @@ fn a_key_is_made_shown_and_replaced_only_by_force() {
     assert_eq!(stderr, "", "the warning is for people at a terminal");
 
     let (_, refused) = lab.ends(&["key", "new"], 1);
-    assert!(refused.contains("--force") && refused.contains("no longer meet"), "{refused}");
+    assert!(refused.contains("--force") && refused.contains("no longer find"), "{refused}");
     assert_eq!(lab.ends(&["key", "export"], 0).0, exported);
     let (_, forced) = lab.ends(&["key", "new", "--force"], 0);
-    assert!(forced.contains("start them anew"), "{forced}");
+    assert!(forced.contains("restart them"), "{forced}");
     assert_ne!(lab.ends(&["key", "fingerprint"], 0).0, fingerprint);
     assert_eq!(mode(&lab.path("key")), 0o600);
     assert_eq!(fs::read_dir(lab.path("")).unwrap().count(), 4, "river, empty, tmp and key; no drafts");
@@ -54,7 +54,7 @@ fn a_key_travels_from_one_machine_to_another() {
     fs::write(two.path("other"), &other).unwrap();
     let other_path = two.path("other").display().to_string();
     let (_, refused) = two.ends(&["key", "import", &other_path], 1);
-    assert!(refused.contains("was left as it is") && refused.contains("--force"), "{refused}");
+    assert!(refused.contains("was not changed") && refused.contains("--force"), "{refused}");
     assert_eq!(two.ends(&["key", "export"], 0).0, exported);
     two.ends(&["key", "import", &other_path, "--force"], 0);
     assert_eq!(two.ends(&["key", "export"], 0).0.trim(), other);

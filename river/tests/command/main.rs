@@ -75,6 +75,17 @@ fn initiator() {
         river::try_run(replay::by_the_clock).unwrap();
         return;
     }
+    if kind == "of-another-version" {
+        let port = std::env::var("RIVER_PORT").unwrap().parse().unwrap();
+        river::core::testing::vm_of_version(port, 999);
+        println!("answers searches");
+        std::io::read_to_string(std::io::stdin()).unwrap();
+        return;
+    }
+    if kind == "terminal" {
+        top::in_a_terminal();
+        return;
+    }
     if trace::run(&kind) || farm::run(&kind) {
         return;
     }
@@ -205,6 +216,22 @@ fn nobody_is_found_where_nobody_is() {
     assert!(text(&output).contains("start one with `river vm`"), "{}", text(&output));
     // The library reports the same as the command.
     let _ = find(&Query::default()).unwrap();
+}
+
+#[test]
+fn a_vm_of_another_version_is_told_with_what_to_do() {
+    let lab = Lab::new();
+    let mut other = lab.program("of-another-version");
+    let mut other = other.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut other, "answers searches");
+    for command in [&["ls"][..], &["stop", "--all"], &["top", "--once"]] {
+        let said = text(&lab.river(command).output().unwrap());
+        assert!(said.contains("1 VM speaks protocol version 999, and this command speaks version"), "{said}");
+        assert!(said.contains("install the same version of River there, and restart them"), "{said}");
+        assert!(!said.contains("start one"), "{said}");
+    }
+    drop(other.stdin.take());
+    assert!(other.wait().unwrap().success());
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn each_vr_of_a_recorded_program_is_run_again_alone() {
     assert!(error.contains("no VR zzz was recorded"), "{error}");
     let nothing = lab.path("nothing");
     let (_, told) = lab.ends(&["record", "-n", "1", "-o", nothing.to_str().unwrap(), "true"], 0);
-    assert!(told.contains("nothing was recorded: true is no program of River"), "{told}");
+    assert!(told.contains("nothing was recorded: true is not a River program"), "{told}");
 }
 
 /// Everything recorded until shortly before the death is there, and can be replayed.
@@ -126,7 +126,7 @@ fn a_recording_that_was_cut_short_is_replayed_to_its_end() {
     // A second recording does not overwrite the first.
     let mut command = lab.program("count-long");
     let output = command.env("RIVER_RECORD", &which).output().unwrap();
-    assert!(!output.status.success() && text(&output).contains("there is a recording already"), "{output:?}");
+    assert!(!output.status.success() && text(&output).contains("there is already a recording"), "{output:?}");
 }
 
 /// The initiator of kind `by-the-clock`: sends the time, which it reads in a way that is not recorded.

@@ -106,7 +106,7 @@ fn the_exit_code_is_that_of_the_program_or_of_a_shell() {
         (&["true"], 0, ""),
         (&["sh", "-c", "exit 42"], 42, ""),
         (&["sh", "-c", "kill -KILL $$"], 137, ""),
-        (&["no-such-program"], 127, "in no directory of PATH; write ./no-such-program"),
+        (&["no-such-program"], 127, "not in any directory of PATH; write ./no-such-program"),
         (&["./no-such-program"], 127, "there is no such file"),
         (&[&orphan], 127, "interpreter is missing"),
         (&[&plain], 126, "chmod +x"),

@@ -89,7 +89,7 @@ fn a_program_is_checkpointed_from_outside_killed_and_goes_on() {
     let state = lab.path("state");
     let (pid, directory) = (program.id().to_string(), state.to_str().unwrap().to_owned());
     let (told, _) = lab.ends(&["checkpoint", &pid, &directory], 0);
-    assert!(told.starts_with("checkpoint 1 of command-") && told.contains("stood still for"), "{told}");
+    assert!(told.starts_with("checkpoint 1 of command-") && told.contains("was paused for"), "{told}");
     let (told, _) = lab.ends(&["checkpoint", &pid, &directory, "--keep", "1"], 0);
     assert!(told.starts_with("checkpoint 2 "), "{told}");
     let files =
@@ -209,7 +209,7 @@ fn a_program_whose_checkpoint_cannot_be_fetched_now_goes_on_from_it_later() {
     std::fs::write(until, "").unwrap();
     assert!(line.contains("its last checkpoint cannot be fetched"), "{line}");
     let line = wait_for(&mut told, "[river: the program died");
-    assert!(line.contains("going on from checkpoint"), "{line}");
+    assert!(line.contains("continuing from checkpoint"), "{line}");
     let mut rest = String::new();
     told.read_to_string(&mut rest).unwrap();
     assert!(run.wait().unwrap().success(), "{rest}");

@@ -54,17 +54,20 @@ fn all_are_stopped() {
 fn what_is_not_there_is_told_with_what_is() {
     let mut lab = Lab::new();
     let (_, nobody) = lab.ends(&["stop", "lab-0"], 1);
-    assert!(nobody.contains("no VM at all was found"), "{nobody}");
+    assert!(nobody.contains("no VM was found at all"), "{nobody}");
     lab.start_vms(2);
     let (_, stderr) = lab.ends(&["stop", "lab-0", "lab-7"], 1);
-    assert!(stderr.contains("no VM lab-7, so nothing was done: there are lab-0, lab-1"), "{stderr}");
+    assert!(
+        stderr.contains("there is no VM lab-7, so nothing was done; there are: lab-0, lab-1"),
+        "{stderr}"
+    );
     // Too short for an id, even if an id begins with it.
     let id = lab.vms()[0]["id"].as_str().unwrap().to_owned();
     lab.ends(&["stop", &id[..3]], 1);
     // Another process, whose VMs have the same names.
     lab.start_vms(2);
     let (_, stderr) = lab.ends(&["stop", "lab-0"], 1);
-    assert!(stderr.contains("may be any of 2 VMs") && stderr.contains(&id), "{stderr}");
+    assert!(stderr.contains("could be any of 2 VMs") && stderr.contains(&id), "{stderr}");
     assert_eq!(lab.idle(), 4);
     for nonsense in [&["stop"][..], &["stop", ""], &["stop", "--all", "lab-0"]] {
         lab.ends(nonsense, 2);
@@ -79,7 +82,7 @@ fn a_program_learns_that_its_vm_was_stopped_and_idle_spares_it() {
     wait_for_line(&mut program, "all are asleep");
     let (stopped, left) = lab.ends(&["stop", "--idle"], 0);
     assert_eq!((stopped.lines().count(), left.lines().count()), (1, 4), "{stopped}{left}");
-    assert!(left.contains("goes on, as command-"), "{left}");
+    assert!(left.contains("was not stopped: command-"), "{left}");
     let used = lab.names();
     assert_eq!(used.len(), 4);
     let (stopped, _) = lab.ends(&["stop", &used[0]], 0);

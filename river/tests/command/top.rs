@@ -1,7 +1,8 @@
 //! `river top`: in an emulated terminal, and for scripts.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::num::NonZero;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,16 +25,16 @@ struct Terminal {
 
 impl Terminal {
     fn run(lab: &Lab, args: &[&str]) -> Self {
-        Self::run_command(lab, &lab.river(args))
+        Self::run_command(&lab.path("empty"), &lab.river(args))
     }
 
-    fn run_command(lab: &Lab, river: &Command) -> Self {
+    fn run_command(directory: &Path, river: &Command) -> Self {
         let (rows, cols) = (NonZero::new(30).unwrap(), NonZero::new(160).unwrap());
         let size = PtySize { rows: rows.get(), cols: cols.get(), pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).unwrap();
         let mut command = CommandBuilder::new(river.get_program());
         command.args(river.get_args());
-        command.cwd(lab.path("empty"));
+        command.cwd(directory);
         command.env("TERM", "xterm-256color");
         for (name, value) in river.get_envs() {
             match value {
@@ -109,6 +110,18 @@ fn vms_programs_vrs_and_links_are_seen_and_keys_do_what_the_help_says() {
     let program = sleepers(&mut lab);
     let mut top = Terminal::run(&lab, &["top", "--interval", "0.2"]);
     top.shows(&["lab-0", "lab-3", "leased", "command-", "q quit"], &[]);
+    // From a VM to its VRs, and to its program.
+    top.press("\r");
+    top.shows(&["of VM lab-0", "Worker", "WAITING"], &["initiator"]);
+    top.press("2");
+    top.shows(&["of VM lab-0", "SUSPECT", "command-"], &["no program", "nothing"]);
+    // A filter that fits nothing is no reason to start VMs.
+    top.press("1/xyz");
+    top.shows(&["filter: xyz_", "nothing matches the filter"], &["river vm"]);
+    top.press("\x1b");
+    top.shows(&["of VM lab-0", "q quit"], &["filter:"]);
+    top.press("\x1b");
+    top.shows(&["lab-3", "q quit"], &["of VM"]);
     // Programs; from the program to its VRs.
     top.press("2");
     top.shows(&["MSG/S", "command-", "SUSPECT"], &["ADDRESS"]);
@@ -180,6 +193,34 @@ fn whatever_signal_ends_it_the_terminal_is_restored() {
     }
 }
 
+/// The initiator of kind `terminal`: `river top` in a terminal that is gone with this process.
+pub(crate) fn in_a_terminal() {
+    let mut river = Command::new(std::env::var_os("RIVER_TEST_COMMAND").unwrap());
+    let top = Terminal::run_command(Path::new("/"), river.arg("top"));
+    top.shows(&["no VM was found"], &[]);
+    println!("process {}", top.child.process_id().unwrap());
+    std::io::read_to_string(std::io::stdin()).unwrap();
+}
+
+#[test]
+fn it_ends_with_its_terminal() {
+    let lab = Lab::new();
+    let mut terminal = lab.program("terminal");
+    terminal.env("RIVER_TEST_COMMAND", lab.path("river")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut terminal = terminal.spawn().unwrap();
+    let lines = BufReader::new(terminal.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut processes = lines.filter_map(|line| line.strip_prefix("process ")?.parse::<i32>().ok());
+    let top = processes.next().unwrap();
+    terminal.kill().unwrap();
+    terminal.wait().unwrap();
+    // Whether it is waited for is the business of its new parent.
+    let lives = || {
+        let stat = std::fs::read_to_string(format!("/proc/{top}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+    };
+    eventually(LIMIT, "the end of the command", || !lives());
+}
+
 #[test]
 fn warnings_are_not_written_over_the_screen() {
     let lab = Lab::new();
@@ -188,7 +229,7 @@ fn warnings_are_not_written_over_the_screen() {
     river.env("RIVER_HOSTS", "a..b");
     let (_, warned) = ends(lab.river(&["ls"]).env("RIVER_HOSTS", "a..b"), 0);
     assert!(warned.contains("RIVER_HOSTS names an unknown machine"), "{warned}");
-    let mut top = Terminal::run_command(&lab, &river);
+    let mut top = Terminal::run_command(&lab.path("empty"), &river);
     top.shows(&["no VM was found"], &["unknown machine"]);
     top.press("q");
     top.ends();
@@ -224,7 +265,7 @@ fn scripts_get_all_as_json() {
     }
     end(program);
     let (_, error) = lab.ends(&["top"], 1);
-    assert!(error.contains("the output is no terminal: use --once"), "{error}");
+    assert!(error.contains("the output is not a terminal: use --once"), "{error}");
 }
 
 #[test]

@@ -246,11 +246,11 @@ fn clocks_that_differ_are_aligned() {
 fn what_is_no_river_program_leaves_no_trace() {
     let lab = Lab::new();
     let (_, error) = lab.ends(&["trace", "-o", "x.html", "-n", "1", "true"], 125);
-    assert!(error.contains("true has left no trace: is it a River program?"), "{error}");
+    assert!(error.contains("true wrote no trace: is it a River program?"), "{error}");
     let (_, error) = lab.ends(&["trace", "-o", "x.html", "--read", "nothing"], 125);
     assert!(error.contains("cannot read the trace nothing: No such file"), "{error}");
     let (_, error) = lab.ends(&["trace", "-o", "x.html", "--read", "/proc/self/exe"], 125);
-    assert!(error.contains("it is no trace of this version of River"), "{error}");
+    assert!(error.contains("it is not a trace of this version of River"), "{error}");
     lab.ends(&["trace", "-o", "x.html", "./is-not-there"], 127);
 }
 

@@ -303,8 +303,8 @@ impl Peer {
     }
 
     fn fail(&mut self, error: String) -> bool {
-        tracing::error!(host = %self.host, error, "a peer wrote nonsense into its ring");
-        self.broken = Some(format!("it wrote nonsense into its ring: {error}"));
+        tracing::error!(host = %self.host, error, "a peer wrote invalid data into its ring");
+        self.broken = Some(format!("it wrote invalid data into its ring: {error}"));
         if let Err(error) = self.waker.wake() {
             tracing::warn!(%error, "the connection of that peer stays");
         }
@@ -352,6 +352,6 @@ mod tests {
         reader.add(host, listener.accept().unwrap().0, By::Ring).unwrap();
         let (who, why) = ends.recv_timeout(Duration::from_secs(60)).unwrap();
         assert_eq!(who, host);
-        assert!(why.contains("nonsense") && why.contains("99"), "{why}");
+        assert!(why.contains("invalid data") && why.contains("99"), "{why}");
     }
 }

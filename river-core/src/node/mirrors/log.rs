@@ -75,7 +75,7 @@ impl Node {
                 let (lane, number) = match logged {
                     Some(number) => (lane::LOGGED, number),
                     None => {
-                        tracing::error!(%vr, "what a mirrored VR was told makes no sense: it has no twin any more");
+                        tracing::error!(%vr, "the record of a mirrored VR is invalid: it has no twin any more");
                         here.remove(&vr);
                         (lane::USELESS, 0)
                     }

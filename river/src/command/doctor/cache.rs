@@ -15,11 +15,7 @@ pub(super) fn check() -> Finding {
     let place = match cache_place() {
         Ok(place) => place,
         Err(error) => {
-            return Finding::fail(
-                CHECK,
-                error.to_string(),
-                "set RIVER_CACHE_LIMIT to a number, or not at all",
-            );
+            return Finding::fail(CHECK, error.to_string(), "set RIVER_CACHE_LIMIT to a number, or unset it");
         }
     };
     let directory = place.directory.as_deref();
@@ -37,7 +33,7 @@ fn judge(place: &CachePlace, used: u64, free: Option<u64>) -> Finding {
     if let Some(obstacle) = &place.obstacle {
         return Finding::warn(
             CHECK,
-            format!("executables are kept in memory, since {directory} is of no use: {obstacle}"),
+            format!("executables are kept in memory, since {directory} cannot be used: {obstacle}"),
             "make that directory yours alone (`chmod 700`), or set RIVER_CACHE to another one",
         );
     }
@@ -45,14 +41,14 @@ fn judge(place: &CachePlace, used: u64, free: Option<u64>) -> Finding {
         return Finding::warn(
             CHECK,
             format!("at most {} of executables are kept in {directory}", mebibytes(place.limit)),
-            "set RIVER_CACHE_LIMIT to more bytes, or not at all",
+            "set RIVER_CACHE_LIMIT to more bytes, or unset it",
         );
     }
     match free {
         Some(free) if free < LITTLE => Finding::warn(
             CHECK,
             format!("only {} are free where {directory} is", mebibytes(free)),
-            "free some space (everything in that directory may be removed), or set RIVER_CACHE to another one",
+            "free some space (everything in that directory may be deleted), or set RIVER_CACHE to another one",
         ),
         _ => Finding::ok(
             CHECK,

@@ -15,20 +15,22 @@ pub(super) fn check() -> Finding {
 }
 
 fn judge(now: SystemTime, built: SystemTime) -> Finding {
-    let mend = "`timedatectl set-ntp true`, or set it with `date`";
+    let fix = "`timedatectl set-ntp true`, or set it with `date`";
     match now.duration_since(built) {
         Err(early) => Finding::warn(
             "clock",
             format!(
-                "it is {} days before this program was made: logs and files get wrong times",
+                "it is {} days earlier than the build of this program, so logs and files get wrong times",
                 days(early.duration())
             ),
-            mend,
+            fix,
         ),
-        Ok(late) if late > CENTURY => {
-            Finding::warn("clock", format!("this program was made {} days ago, it says", days(late)), mend)
-        }
-        Ok(_) => Finding::ok("clock", "it is later than when this program was made"),
+        Ok(late) if late > CENTURY => Finding::warn(
+            "clock",
+            format!("it is {} days later than the build of this program", days(late)),
+            fix,
+        ),
+        Ok(_) => Finding::ok("clock", "it is later than the build of this program"),
     }
 }
 
@@ -46,7 +48,7 @@ mod tests {
         let built = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let day = Duration::from_secs(86_400);
         assert_eq!(judge(SystemTime::UNIX_EPOCH, built).verdict, Warn);
-        assert!(judge(built - 3 * day, built).says.contains("3 days before"));
+        assert!(judge(built - 3 * day, built).message.contains("3 days earlier"));
         assert_eq!(judge(built + 300 * day, built).verdict, Ok);
         assert_eq!(judge(built + 200 * 365 * day, built).verdict, Warn);
     }

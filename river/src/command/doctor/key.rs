@@ -36,19 +36,19 @@ fn judge(path: &Path, loaded: Result<String, KeyError>, for_network: bool) -> Fi
             if for_network {
                 return Finding::fail(
                     CHECK,
-                    format!("there is none at {shown}, and the network is not used without"),
+                    format!("there is none at {shown}, and the network requires one"),
                     "`river key export | ssh OTHER river key import` on a machine that has it; for the first machine: \
                      `river key new`",
                 );
             }
             match can_be_made(path) {
                 Ok(()) => {
-                    Finding::ok(CHECK, format!("there is none yet: the first VM or program makes {shown}"))
+                    Finding::ok(CHECK, format!("there is none yet: the first VM or program creates {shown}"))
                 }
                 Err(error) => Finding::fail(
                     CHECK,
-                    format!("there is none, and {shown} cannot be made: {error}"),
-                    "set RIVER_KEY_FILE to a path that you may write",
+                    format!("there is none, and {shown} cannot be created: {error}"),
+                    "set RIVER_KEY_FILE to a path that you can write to",
                 ),
             }
         }
@@ -56,7 +56,7 @@ fn judge(path: &Path, loaded: Result<String, KeyError>, for_network: bool) -> Fi
             CHECK,
             format!("{shown} is open to others (mode {mode:03o}), so they may know it or have changed it"),
             format!(
-                "`chmod 600 {shown}` if you trust them, else `river key new --force`, and import that on the other \
+                "`chmod 600 {shown}` if you trust them, otherwise `river key new --force`, and import that key on the other \
                  machines"
             ),
         ),
@@ -68,12 +68,12 @@ fn judge(path: &Path, loaded: Result<String, KeyError>, for_network: bool) -> Fi
         Err(KeyError::Malformed { .. }) => Finding::fail(
             CHECK,
             format!("{shown} is not a key (64 hexadecimal digits in a file)"),
-            "`river key import --force` it again from another machine, or `river key new --force`",
+            "import it again from another machine (`river key import --force`), or create a new one (`river key new --force`)",
         ),
         Err(error) => Finding::fail(
             CHECK,
             VrError::from(error).to_string(),
-            "make the file readable for you, or set RIVER_KEY_FILE to another",
+            "make the file readable for yourself, or set RIVER_KEY_FILE to another one",
         ),
     }
 }
@@ -86,7 +86,7 @@ fn exposed_directory(path: &Path) -> Option<Finding> {
     (mode & 0o022 != 0 && mode & 0o1000 == 0).then(|| {
         Finding::warn(
             CHECK,
-            format!("others may replace it: they can write to {} (mode {mode:03o})", directory.display()),
+            format!("others can replace it, as they can write to {} (mode {mode:03o})", directory.display()),
             format!("`chmod go-w {}`", directory.display()),
         )
     })

@@ -27,7 +27,7 @@ pub(super) fn check() -> Vec<Finding> {
         judge_threads(threads_left()),
         judge_memory(memory),
         judge_shared_memory(share_memory()),
-        Finding::ok("cores", format!("{cores}: with none given, `river run` starts {cores} VMs")),
+        Finding::ok("cores", format!("{cores}: `river run` without -n starts {cores} VMs")),
     ]
 }
 
@@ -35,8 +35,8 @@ fn judge_files(limit: &Rlimit) -> Finding {
     let (Some(now), most) = (limit.current, limit.maximum) else {
         return Finding::ok("open files", "there is no limit");
     };
-    let says = format!("a process may have at most {now}");
-    let mend = match most {
+    let message = format!("a process may have at most {now}");
+    let fix = match most {
         Some(most) if most < FEW_FILES => {
             "raise `nofile` in /etc/security/limits.conf, or LimitNOFILE= of the service, and log in again"
                 .into()
@@ -47,11 +47,11 @@ fn judge_files(limit: &Rlimit) -> Finding {
         ),
     };
     match now {
-        0..TOO_FEW_FILES => Finding::fail("open files", says, mend),
+        0..TOO_FEW_FILES => Finding::fail("open files", message, fix),
         TOO_FEW_FILES..FEW_FILES => {
-            Finding::warn("open files", format!("{says}: enough for some dozens of VMs"), mend)
+            Finding::warn("open files", format!("{message}: enough for some dozens of VMs"), fix)
         }
-        _ => Finding::ok("open files", says),
+        _ => Finding::ok("open files", message),
     }
 }
 
@@ -82,14 +82,14 @@ fn threads_of_user() -> u64 {
 }
 
 fn judge_threads(left: Option<u64>) -> Finding {
-    let mend = "end what you do not need, or raise `ulimit -u`, TasksMax= of the service or the limit of the container";
+    let fix = "end processes that you do not need, or raise `ulimit -u`, TasksMax= of the service or the limit of the container";
     match left {
         None => Finding::ok("threads", "there is no limit"),
         Some(left @ 0..TOO_FEW_THREADS) => {
-            Finding::fail("threads", format!("only {left} more may be started, and a VM takes a dozen"), mend)
+            Finding::fail("threads", format!("only {left} more may be started, and a VM takes a dozen"), fix)
         }
         Some(left @ TOO_FEW_THREADS..FEW_THREADS) => {
-            Finding::warn("threads", format!("only {left} more may be started, and every VR is one"), mend)
+            Finding::warn("threads", format!("only {left} more may be started, and every VR takes one"), fix)
         }
         Some(left) => Finding::ok("threads", format!("{left} more may be started")),
     }
@@ -106,7 +106,7 @@ fn judge_memory(available: Option<u64>) -> Finding {
         Some(bytes) if bytes < LITTLE_MEMORY => Finding::warn(
             "memory",
             format!("only {} are free", mebibytes(bytes)),
-            "end what you do not need, before the system ends something of its own choice",
+            "end processes that you do not need, before the system kills one",
         ),
         Some(bytes) => Finding::ok("memory", format!("{} are free", mebibytes(bytes))),
     }
@@ -123,19 +123,17 @@ fn share_memory() -> io::Result<()> {
     let mut bytes = Vec::new();
     again.rewind()?;
     again.read_to_end(&mut bytes)?;
-    if bytes == [7; 4096] {
-        Ok(())
-    } else {
-        Err(io::Error::other("it has another content on the other side"))
-    }
+    if bytes == [7; 4096] { Ok(()) } else { Err(io::Error::other("its content differs on the other side")) }
 }
 
 fn judge_shared_memory(result: io::Result<()>) -> Finding {
     match result {
-        Ok(()) => Finding::ok("shared memory", "processes can share some (memfd; /dev/shm is not used)"),
+        Ok(()) => Finding::ok("shared memory", "processes can share memory (memfd; /dev/shm is not used)"),
         Err(error) => Finding::warn(
             "shared memory",
-            format!("processes cannot share any, so they exchange messages by TCP, which is slower: {error}"),
+            format!(
+                "processes cannot share memory, so they exchange messages by TCP, which is slower: {error}"
+            ),
             "mount /proc, and let this container use memfd_create",
         ),
     }
@@ -150,9 +148,9 @@ mod tests {
     fn files_and_threads_are_judged_by_what_vms_need() {
         let files = |current, maximum| judge_files(&Rlimit { current, maximum });
         assert_eq!(files(Some(20), Some(4096)).verdict, Fail);
-        assert!(files(Some(20), Some(4096)).mend.unwrap().contains("ulimit -n 4096"));
+        assert!(files(Some(20), Some(4096)).fix.unwrap().contains("ulimit -n 4096"));
         assert_eq!(files(Some(256), Some(256)).verdict, Warn);
-        assert!(files(Some(256), Some(256)).mend.unwrap().contains("limits.conf"));
+        assert!(files(Some(256), Some(256)).fix.unwrap().contains("limits.conf"));
         assert_eq!(files(Some(1024), None).verdict, Ok);
         assert_eq!(files(None, None).verdict, Ok);
         let threads = [None, Some(10_000), Some(100), Some(3)].map(|left| judge_threads(left).verdict);

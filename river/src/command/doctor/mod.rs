@@ -15,24 +15,26 @@ use std::net::Ipv4Addr;
 use river::VrError;
 
 use self::finding::Verdict;
+use self::network::Reach;
+use self::vms::Searched;
 use super::print;
 
-/// Look for what keeps virtual machines and programs from working here, and say how to mend it
+/// Check whether anything keeps River from working on this machine, and say how to fix it
 ///
 /// Checks the key and who may read it, the loopback interface and, with --network, the others, by sending datagrams and
 /// connecting to this machine's own addresses; the virtual machines that answer; where executables are kept; open files,
-/// threads, memory, cores; the clock. Nothing is changed, but the directory of the executables is made, as `river vm` would.
+/// threads, memory, cores; the clock. Nothing is changed, except that the directory for executables is created, as by `river vm`.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  river doctor                      this machine, for itself
-  river doctor --network            for others as well, as with `river vm --network` or RIVER_NETWORK=1
+  river doctor                      this machine alone
+  river doctor --network            and its network, as with `river vm --network` or RIVER_NETWORK=1
   river doctor --json | jq '.checks[] | select(.verdict != \"ok\")'
 
 Exit status:
   0  everything works; there may be warnings
-  1  something does not work: the lines that begin with `fail` say what, and how to mend it
-  2  the command line makes no sense")]
+  1  something does not work: the lines that begin with `fail` say what, and how to fix it
+  2  the command line is invalid")]
 pub(crate) struct Args {
     /// Print JSON
     #[arg(long)]
@@ -43,16 +45,21 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> river::Result {
-    let asked_for = network::from_environment();
-    let network = args.network.or(asked_for);
-    let by_name = network::names_others(&std::env::var("RIVER_HOSTS").unwrap_or_default());
     let mut findings = vec![versions::check()];
+    let reach = Reach::from_environment();
+    findings.extend(reach.as_ref().err().map(network::invalid));
+    let Reach { network: asked_for, by_name } = reach.as_ref().copied().unwrap_or_default();
+    let network = args.network.or(asked_for);
     let (key, usable) = key::check(network.is_some() || by_name);
     findings.push(key);
     findings.extend(network::check(network));
-    // A search would create a key; only a program or a VM should.
-    if usable {
-        findings.extend(vms::check(network.is_some() && asked_for.is_none() && !by_name));
+    // A search would create a key; only a program or a VM should. With invalid variables there is none.
+    if usable && reach.is_ok() {
+        findings.extend(vms::check(match (asked_for, by_name, network) {
+            (None, false, None) => Searched::ThisMachine,
+            (None, false, Some(_)) => Searched::ThisMachineOnly,
+            _ => Searched::Network,
+        }));
     }
     findings.push(cache::check());
     findings.extend(limits::check());
@@ -76,8 +83,8 @@ pub(crate) fn run(args: &Args) -> river::Result {
 fn summary(failures: usize, warnings: usize) -> String {
     let some = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     match (failures, warnings) {
-        (0, 0) => "all is well".into(),
-        (0, warnings) => format!("all works; {}", some(warnings, "warning")),
+        (0, 0) => "everything works".into(),
+        (0, warnings) => format!("everything works; {}", some(warnings, "warning")),
         (failures, 0) => some(failures, "failure"),
         (failures, warnings) => format!("{}, {}", some(failures, "failure"), some(warnings, "warning")),
     }
@@ -89,8 +96,8 @@ mod tests {
 
     #[test]
     fn the_summary_counts() {
-        assert_eq!(summary(0, 0), "all is well");
-        assert_eq!(summary(0, 1), "all works; 1 warning");
+        assert_eq!(summary(0, 0), "everything works");
+        assert_eq!(summary(0, 1), "everything works; 1 warning");
         assert_eq!(summary(2, 0), "2 failures");
         assert_eq!(summary(1, 3), "1 failure, 3 warnings");
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use if_addrs::IfAddr;
 use river::VrError;
-use river::core::{Heard, ResponderError, discovery_port, hear_self};
+use river::core::{Heard, NetworkError, ResponderError, discovery_port, hear_self};
 
 use super::finding::Finding;
 
@@ -17,21 +17,49 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a thread of this process may take to answer on a busy machine.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// The value of `RIVER_NETWORK` in the form of `--network`. Invalid values are reported by the search for VMs.
-pub(super) fn from_environment() -> Option<Ipv4Addr> {
-    match std::env::var("RIVER_NETWORK").unwrap_or_default().trim() {
-        "1" => Some(Ipv4Addr::UNSPECIFIED),
-        text => text.parse().ok().filter(|address: &Ipv4Addr| !address.is_loopback()),
+/// How far programs reach beyond this machine, as their environment message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reach {
+    /// `RIVER_NETWORK`, in the form of `--network`.
+    pub(super) network: Option<Ipv4Addr>,
+    /// Whether `RIVER_HOSTS` names other machines, which makes programs use the network.
+    pub(super) by_name: bool,
+}
+
+impl Reach {
+    pub(super) fn from_environment() -> Result<Self, NetworkError> {
+        let text = |name| std::env::var_os(name).unwrap_or_default().to_string_lossy().into_owned();
+        Self::parse(&text("RIVER_NETWORK"), &text("RIVER_HOSTS"))
+    }
+
+    /// Accepts what a search accepts, but makes no search: that would create a key.
+    fn parse(network: &str, hosts: &str) -> Result<Self, NetworkError> {
+        let network = match network.trim() {
+            "" | "0" => None,
+            "1" => Some(Ipv4Addr::UNSPECIFIED),
+            text => {
+                let address: Result<Ipv4Addr, _> = text.parse();
+                let address = address.map_err(|_| NetworkError::Network(text.to_owned()))?;
+                (!address.is_loopback()).then_some(address)
+            }
+        };
+        let mut by_name = false;
+        for entry in hosts.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+            let (name, port) = entry.split_once(':').map_or((entry, None), |(name, port)| (name, Some(port)));
+            let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+            let is_port = |port: &str| port.parse().is_ok_and(|port: u16| port > 0);
+            if name.is_empty() || !name.chars().all(fits) || !port.is_none_or(is_port) {
+                return Err(NetworkError::Hosts(entry.to_owned()));
+            }
+            let loopback = name == "localhost" || name.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback());
+            by_name |= !loopback;
+        }
+        Ok(Self { network, by_name })
     }
 }
 
-/// Whether `RIVER_HOSTS` names other machines, which makes programs use the network. Invalid values are reported by the
-/// search for VMs.
-pub(super) fn names_others(hosts: &str) -> bool {
-    let names = hosts.split(',').filter_map(|entry| entry.split(':').next()).map(str::trim);
-    let is_other =
-        |name: &str| name != "localhost" && !name.parse().is_ok_and(|ip: Ipv4Addr| ip.is_loopback());
-    names.filter(|name| !name.is_empty()).any(is_other)
+pub(super) fn invalid(error: &NetworkError) -> Finding {
+    Finding::fail("environment", error.to_string(), "correct that variable, or unset it")
 }
 
 pub(super) fn check(network: Option<Ipv4Addr>) -> Vec<Finding> {
@@ -41,7 +69,7 @@ pub(super) fn check(network: Option<Ipv4Addr>) -> Vec<Finding> {
             return vec![Finding::fail(
                 "discovery",
                 error.to_string(),
-                "set RIVER_PORT to one, or not at all",
+                "set RIVER_PORT to a port, or unset it",
             )];
         }
     };
@@ -86,7 +114,7 @@ fn judge_heard(port: u16, heard: &[Heard]) -> Finding {
                 "{arrive}, so that VMs start and are found; but another program has the port of {unbound}, and searches \
                  that are sent to that address alone are not answered"
             ),
-            format!("{}; or leave it so, if `river ls` shows what it should", free_the_port(port)),
+            format!("{}; or ignore this if `river ls` shows the expected VMs", free_the_port(port)),
         );
     }
     Finding::fail(
@@ -100,13 +128,13 @@ fn judge_heard(port: u16, heard: &[Heard]) -> Finding {
 
 /// The finding if no VM could start here.
 fn judge_deaf(port: u16, error: ResponderError) -> Finding {
-    let mend = match error {
+    let fix = match error {
         ResponderError::PortTaken(_) => free_the_port(port),
         ResponderError::NoLoopback => "`ip link set lo up`".into(),
         ResponderError::NoInterface(_) => "`ip -4 address` lists those there are".into(),
         _ => "see what `ip -4 address` and `ulimit -n` say".into(),
     };
-    Finding::fail("discovery", VrError::from(error).to_string(), mend)
+    Finding::fail("discovery", VrError::from(error).to_string(), fix)
 }
 
 fn free_the_port(port: u16) -> String {
@@ -139,7 +167,7 @@ fn judge_connections(results: Vec<(Ipv4Addr, io::Result<()>)>) -> Finding {
         None => Finding::ok("connections", format!("TCP connections to {addresses} work")),
         Some((address, error)) => Finding::fail(
             "connections",
-            format!("there is no TCP connection to {address}, which is this machine: {error}"),
+            format!("TCP connections to {address}, which is this machine, fail: {error}"),
             "let the firewall accept connections from this machine to itself, and from the machines of the cluster",
         ),
     }
@@ -177,12 +205,12 @@ fn judge_interfaces(network: Option<Ipv4Addr>, all: &[Interface]) -> Finding {
     };
     let (with, without): (Vec<&Interface>, Vec<&Interface>) =
         used.iter().partition(|interface| interface.broadcast);
-    let by_name = "name the machines in RIVER_HOSTS: they are then asked one by one";
+    let by_name = "list the machines in RIVER_HOSTS: they are then asked one by one";
     if used.is_empty() {
         return Finding::fail(
             "interfaces",
             "there is no IPv4 interface but loopback",
-            "connect this machine to a network, or leave --network and RIVER_NETWORK out",
+            "connect this machine to a network, or do without --network and RIVER_NETWORK",
         );
     }
     if with.is_empty() {
@@ -208,20 +236,21 @@ mod tests {
         let judge = |network, interfaces: &[Interface]| judge_interfaces(network, interfaces);
         let both = judge(all, &[lan.clone(), vpn.clone()]);
         assert_eq!(both.verdict, Verdict::Ok);
-        assert!(both.says.contains("on eth0 (192.0.2.1); not on tun0"), "{}", both.says);
+        assert!(both.message.contains("on eth0 (192.0.2.1); not on tun0"), "{}", both.message);
         let one = judge(Some(vpn.address), &[lan, vpn]);
         assert_eq!(one.verdict, Verdict::Warn);
-        assert!(one.mend.is_some_and(|mend| mend.contains("RIVER_HOSTS")));
+        assert!(one.fix.is_some_and(|fix| fix.contains("RIVER_HOSTS")));
         assert_eq!(judge(all, &[]).verdict, Verdict::Fail);
     }
 
     #[test]
     fn hosts_are_others_unless_they_are_this_machine() {
+        let by_name = |hosts: &str| Reach::parse("", hosts).unwrap().by_name;
         for hosts in ["", "localhost", " 127.0.0.1:7, ,localhost:8"] {
-            assert!(!names_others(hosts), "{hosts}");
+            assert!(!by_name(hosts), "{hosts}");
         }
         for hosts in ["lab1", "localhost, lab1:7", "192.0.2.1"] {
-            assert!(names_others(hosts), "{hosts}");
+            assert!(by_name(hosts), "{hosts}");
         }
     }
 

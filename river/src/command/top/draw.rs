@@ -17,13 +17,7 @@ pub(crate) fn draw(screen: &mut Screen, frame: &mut Frame<'_>) {
     screen.page = usize::from(body.height.saturating_sub(1));
     let lines = screen.lines();
     if lines.is_empty() {
-        let text = match (screen.is_empty(), screen.view) {
-            (true, _) => "asking...",
-            (_, View::Vms) => "no VM was found; start one with `river vm`",
-            (_, View::Programs) => "no program uses a VM",
-            _ => "nothing to see here; a program has to use a VM",
-        };
-        frame.render_widget(Paragraph::new(text).dim(), body);
+        frame.render_widget(Paragraph::new(why_empty(screen)).dim(), body);
     }
     let (column, reversed) = screen.sorted();
     let header = screen.view.header();
@@ -53,6 +47,18 @@ pub(crate) fn draw(screen: &mut Screen, frame: &mut Frame<'_>) {
     frame.render_widget(Paragraph::new(foot(screen)), bottom);
 }
 
+/// What to show instead of lines.
+fn why_empty(screen: &Screen) -> &'static str {
+    match screen.view {
+        _ if screen.is_empty() => "searching...",
+        _ if !screen.filter.is_empty() => "nothing matches the filter; Esc clears it",
+        _ if screen.scope.is_some() => "nothing here belongs to it; Esc shows all",
+        View::Vms => "no VM was found; start one with `river vm`",
+        View::Programs => "no program uses a VM",
+        View::Vrs | View::Links => "nothing to show: no program uses a VM",
+    }
+}
+
 fn tabs(screen: &Screen) -> Text<'static> {
     let mut spans = vec![Span::from("river top ").bold()];
     for (number, view) in (1..).zip(View::ALL) {
@@ -74,5 +80,5 @@ fn foot(screen: &Screen) -> Text<'static> {
     if let Some(error) = &screen.error {
         return Text::from(error.clone()).red();
     }
-    Text::from("Tab view  ↑↓ line  Enter more  Esc back  ←→ sort  r reverse  / filter  q quit").dim()
+    Text::from("Tab view  ↑↓ line  Enter details  Esc all  ←→ sort  r reverse  / filter  q quit").dim()
 }

@@ -11,6 +11,7 @@ mod screen;
 mod table;
 
 use std::io::{self, IsTerminal};
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc;
@@ -21,6 +22,7 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event};
 use river::VrError;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::print;
 use gather::Snapshot;
@@ -28,36 +30,38 @@ use screen::{Next, Screen};
 
 /// The longest delay before a key is handled.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long after a signal the process may take to end by itself.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Watch virtual machines and programs
 ///
-/// Shows VMs, programs, VRs (what waits in their mailboxes, and for how long) and links (messages and bytes), with processor
-/// time, memory, leases and suspicion. Only programs can be seen that use a VM that can be found.
+/// Shows VMs, programs, VRs (queued messages, and how long each VR has been waiting) and links (messages and bytes), with CPU
+/// time, memory, leases and suspected failures. Only programs that use a VM that can be found are shown.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   river top                                until q is pressed
-  river top --interval 5                   asking every five seconds
-  river top --once                         one look, as text
+  river top --interval 5                   updated every five seconds
+  river top --once                         the current state, as text
   river top --once --json | jq '.programs[].name'
 
 Keys:
   Tab, 1-4          VMs, programs, VRs, links
   up, down, PgUp, PgDn, Home, End
-  Enter, Esc        only what belongs to the line; back
-  left, right, r    sort by another column; the other way round
-  /                 filter: type, then Enter; Esc forgets it
+  Enter, Esc        only what belongs to the selected line; all
+  left, right, r    sort by another column; reverse the order
+  /                 filter: type, then Enter; Esc clears it
   q, Ctrl-C         quit
 
 Exit status:
-  0  all went well
-  1  an error, told on stderr
-  2  the command line makes no sense")]
+  0  success
+  1  an error, reported on stderr
+  2  the command line is invalid")]
 pub(crate) struct Args {
-    /// How often to ask, in seconds
+    /// The time between updates
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     interval: Duration,
-    /// Ask once, print, and end
+    /// Print the current state, and exit
     #[arg(long)]
     once: bool,
     /// Print JSON
@@ -90,12 +94,10 @@ pub(crate) fn run(args: &Args) -> river::Result {
         return Ok(print(&text)?);
     }
     if !io::stdout().is_terminal() {
-        return Err(VrError::msg("the output is no terminal: use --once, with or without --json"));
+        return Err(VrError::msg("the output is not a terminal: use --once, with or without --json"));
     }
     let ended = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGQUIT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, ended.clone())?;
-    }
+    end_at_a_signal(ended.clone())?;
     let (taken, snapshots) = mpsc::channel();
     let interval = args.interval;
     thread::Builder::new().name("river-top".into()).spawn(move || {
@@ -107,8 +109,23 @@ pub(crate) fn run(args: &Args) -> river::Result {
     // A panic restores the terminal, too.
     let mut terminal = ratatui::try_init()?;
     let result = show(&mut terminal, &snapshots, &ended);
-    ratatui::restore();
+    // It fails where the terminal is gone.
+    let _ = ratatui::try_restore();
     result
+}
+
+fn end_at_a_signal(ended: Arc<AtomicBool>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP])?;
+    thread::Builder::new().name("river-top-signals".into()).spawn(move || {
+        if signals.forever().next().is_some() {
+            ended.store(true, Relaxed);
+            // If the terminal is gone, crossterm reads its end again and again, and the other thread hears of nothing.
+            thread::sleep(GRACE);
+            let _ = ratatui::try_restore();
+            process::exit(1);
+        }
+    })?;
+    Ok(())
 }
 
 fn show(

@@ -68,7 +68,7 @@ impl Screen {
             let scoped = match &self.scope {
                 None => true,
                 Some(Scope::Program(program)) => line.program == *program,
-                Some(Scope::Vm(vm)) => line.vm == *vm,
+                Some(Scope::Vm(vm)) => line.vms.contains(vm),
             };
             scoped && line.cells.iter().any(|cell| cell.text.to_lowercase().contains(&filter))
         };
@@ -152,12 +152,12 @@ impl Screen {
     /// Goes from a program or a VM to its VRs, or from a VR to the links of its VM.
     fn drill_down(&mut self) {
         let Some(line) = self.lines().into_iter().nth(self.selected) else { return };
-        let (scope, view) = match self.view {
-            View::Programs => (Scope::Program(line.program), View::Vrs),
-            View::Vms if line.program.is_empty() => return,
-            View::Vms => (Scope::Vm(line.vm), View::Vrs),
-            View::Vrs => (Scope::Vm(line.vm), View::Links),
-            View::Links => return,
+        let vm = line.vms.into_iter().next().map(Scope::Vm);
+        let (scope, view) = match (self.view, vm) {
+            (View::Programs, _) => (Scope::Program(line.program), View::Vrs),
+            (View::Vms, Some(vm)) if !line.program.is_empty() => (vm, View::Vrs),
+            (View::Vrs, Some(vm)) => (vm, View::Links),
+            _ => return,
         };
         self.scope = Some(scope);
         self.filter.clear();

@@ -50,9 +50,9 @@ pub(crate) struct Cell {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Line {
     pub(crate) cells: Vec<Cell>,
-    /// Its program and its VM, by which lines can be limited.
+    /// Its program and its VMs, by which lines can be limited: only a program has several.
     pub(crate) program: String,
-    pub(crate) vm: String,
+    pub(crate) vms: Vec<String>,
     /// Whether something is wrong with it.
     pub(crate) bad: bool,
 }
@@ -167,7 +167,7 @@ impl Looks<'_> {
                     host.map_or_else(nothing, |host| bytes(host.memory as f64)),
                 ],
                 program,
-                vm: vm.name.clone(),
+                vms: vec![vm.name.clone()],
                 bad: suspected || status.is_none(),
             }
         };
@@ -204,7 +204,13 @@ impl Looks<'_> {
                     count(suspected as u64),
                 ],
                 program: program.name.clone(),
-                vm: String::new(),
+                vms: program
+                    .vms
+                    .iter()
+                    .map(|vm| &vm.name)
+                    .chain(program.processes.iter().map(|process| &process.vm))
+                    .cloned()
+                    .collect(),
                 bad: suspected > 0,
             }
         };
@@ -234,7 +240,7 @@ impl Looks<'_> {
                         count(vr.arrived),
                     ],
                     program: program.name.clone(),
-                    vm: process.vm.clone(),
+                    vms: vec![process.vm.clone()],
                     bad: process.suspected,
                 });
             }
@@ -271,7 +277,7 @@ impl Looks<'_> {
                         bytes(link.bytes as f64),
                     ],
                     program: program.name.clone(),
-                    vm: process.vm.clone(),
+                    vms: vec![process.vm.clone()],
                     bad: process.suspected,
                 });
             }
