@@ -45,7 +45,7 @@ pub(crate) use session::tests::pair as session_pair;
 pub(crate) use stream::{Sealing, Unsealer};
 
 /// The version of the protocol that this build speaks, on connections and in discovery.
-pub const PROTOCOL: u16 = 5;
+pub const PROTOCOL: u16 = 6;
 /// The length of the dialer's first message.
 pub(crate) const FIRST_LEN: usize = HEADER_LEN + EPHEMERAL_LEN + BLOCK_LEN + TAG_LEN;
 /// The length of the listener's reply, whether an answer or a refusal.
