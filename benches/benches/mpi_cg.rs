@@ -51,6 +51,9 @@ fn tables(args: &Args) -> Result {
     println!("{}; {} rounds; median (min..max)", machine(), args.rounds);
     let before = load();
     let mut builds = Vec::new();
+    if args.npb.is_none() {
+        left_out("NPB", "its sources were not given (--npb)");
+    }
     if let Some(npb) = &args.npb {
         for peer in &mpi::ALL {
             match Npb::build(peer, npb, &args.class) {

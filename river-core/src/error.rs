@@ -383,7 +383,7 @@ pub enum StateError {
     #[error("the program is ending")]
     Stopped,
     /// A checkpoint cannot be written to the program's store or read from it, or there is none.
-    #[error("the program's store: {0}")]
+    #[error("{0}")]
     Store(String),
 }
 

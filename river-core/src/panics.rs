@@ -3,7 +3,8 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::ptr;
@@ -183,7 +184,11 @@ impl Trace {
         let other_image = OTHER_IMAGE.get();
         let mut calls = Vec::new();
         if let Some(image) = image() {
-            let origin = if other_image.is_some() { image.start } else { origin() };
+            let origin = match other_image {
+                None => origin(),
+                Some(_) if has_fixed_addresses() => 0,
+                Some(_) => image.start,
+            };
             backtrace::trace(|frame| {
                 let at = frame.ip() as usize;
                 if image.contains(&at) {
@@ -243,9 +248,19 @@ impl fmt::Display for Trace {
     }
 }
 
+/// Whether this executable is always loaded at the addresses that are in its file.
+fn has_fixed_addresses() -> bool {
+    const TYPE: usize = 16;
+    const EXEC: [u8; 2] = 2_u16.to_ne_bytes();
+    let mut header = [0; TYPE + EXEC.len()];
+    let read = File::open("/proc/self/exe").and_then(|mut file| file.read_exact(&mut header));
+    read.is_ok() && header[TYPE..] == EXEC
+}
+
 /// The text of a backtrace whose names this process cannot look up, nor can the one that prints it.
 fn addresses(triple: &str, calls: &[i64]) -> String {
-    let lines = calls.iter().enumerate().map(|(number, call)| format!("\n{number:>4}: {call:#x}"));
+    // The call is just before the return address.
+    let lines = calls.iter().enumerate().map(|(number, call)| format!("\n{number:>4}: {:#x}", call - 1));
     format!("in the image for {triple} (addr2line -Cfie IMAGE ADDRESS):{}", lines.collect::<String>())
 }
 

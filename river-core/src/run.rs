@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::code;
 use crate::discovery::Reach;
 use crate::down::Why;
 use crate::error::{Result, StateError, VrError};
@@ -20,7 +21,7 @@ use crate::notice::say;
 use crate::program::Program;
 use crate::protocol::KeepIn;
 use crate::replay;
-use crate::state::{Base, Content, Directory, Elsewhere, Origin, Record, Recorder, Store};
+use crate::state::{Base, Content, Directory, Origin, Record, Recorder, Store, StoreTarget};
 use crate::trace;
 use crate::vr::Vr;
 
@@ -129,7 +130,7 @@ pub fn restore<T>(directory: impl AsRef<Path>, body: impl FnOnce(&Vr) -> Result<
 pub struct Launch {
     recoverable: bool,
     checkpoints: Option<(KeepIn, Duration)>,
-    store: Option<Elsewhere>,
+    store: Option<StoreTarget>,
     trace: Option<PathBuf>,
     events: u32,
 }
@@ -182,7 +183,7 @@ impl Launch {
     /// [`become_host_if_asked`](crate::become_host_if_asked) first if they should not even open it.
     pub fn store(mut self, store: impl Store + 'static) -> Self {
         self.recoverable = true;
-        self.store = Some(Elsewhere::new(store));
+        self.store = Some(StoreTarget::new(store));
         self
     }
 
@@ -213,13 +214,18 @@ impl Launch {
         run_as(&self, body)
     }
 
-    /// Like [`restore`], but from the newest complete checkpoint in the program's [`store`](Self::store).
+    /// Like [`restore`], but from the newest complete checkpoint in the program's [`store`](Self::store). Under `river restore`,
+    /// and after `river run --restarts` has restarted the program, from the checkpoint that those have chosen.
     ///
     /// # Errors
     /// As [`restore`]; [`StateError::Store`](crate::StateError::Store) if there is no usable checkpoint, or no store.
     pub fn restore<T>(self, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
         host::become_host_if_asked();
-        let (number, content, broken) = self.store.as_ref().ok_or_else(Elsewhere::none)?.latest()?;
+        // `river restore` and `river run --restarts` have said which one.
+        if let Some(checkpoint) = meant_for_this_process(RESTORE) {
+            return go_on_from(&checkpoint, &self, body);
+        }
+        let (number, content, broken) = self.store.as_ref().ok_or_else(StoreTarget::none)?.latest()?;
         if image::own_image()?.hash != content.header.image {
             return Err(VrError::msg(format!(
                 "checkpoint {number} in the program's store was taken by another executable than this one: write what is in the \
@@ -289,6 +295,12 @@ fn recording_directory() -> Option<PathBuf> {
 
 fn begin<T>(launch: &Launch, recording: Option<PathBuf>, body: impl FnOnce(&Vr) -> Result<T>) -> Result<T> {
     let recoverable = launch.recoverable || flag(RECOVERABLE) || recording.is_some();
+    if recoverable && code::foreign_exports().is_some() {
+        return Err(VrError::msg(
+            "a recoverable program cannot be started by a VR that runs in another image than its initiator: its checkpoints \
+             would name the functions of that image",
+        ));
+    }
     let program = launch.program(recoverable)?;
     let id = VrId::fresh();
     if let Some(directory) = recording

@@ -20,7 +20,7 @@ use scene::{Process, Scene};
 const FIRST_LEN: usize = 312;
 const CONFIRM_LEN: usize = 16;
 const PROBE_LEN: usize = 1024;
-const MAGIC: &[u8] = b"RIVR\x05\0\0\0";
+const MAGIC: &[u8] = b"RIVR\x06\0\0\0";
 /// After this long without an answer, no more answers are awaited.
 const QUIET: Duration = Duration::from_millis(150);
 /// How many KiB a process may have grown after the attacks.

@@ -32,19 +32,24 @@ struct Args {
     #[arg(long, conflicts_with = "only")]
     no_run: bool,
     /// The Python that has the peers [default: python3]
-    #[arg(long, value_name = "PATH", value_parser = place)]
+    #[arg(long, value_name = "PATH", value_parser = program)]
     python: Option<PathBuf>,
     /// The unpacked sources of NPB's MPI version, as `mpi_cg` takes them; without them, CG is not compared
-    #[arg(long, value_name = "DIRECTORY", value_parser = place)]
+    #[arg(long, value_name = "DIRECTORY", value_parser = directory)]
     npb: Option<PathBuf>,
     /// Where to write
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/results"))]
     directory: PathBuf,
 }
 
-/// Parses the place of peers. Benchmarks run in another directory; but a name without a slash is searched for in `PATH`.
-fn place(text: &str) -> std::io::Result<PathBuf> {
-    if text.contains('/') { std::path::absolute(text) } else { Ok(text.into()) }
+/// Parses the path of a program, as benchmarks run in another directory. A name without a slash is searched for in `PATH`.
+fn program(text: &str) -> std::io::Result<PathBuf> {
+    if text.contains('/') { directory(text) } else { Ok(text.into()) }
+}
+
+/// Parses the path of a directory, as benchmarks run in another one.
+fn directory(text: &str) -> std::io::Result<PathBuf> {
+    std::path::absolute(text)
 }
 
 fn main() -> ExitCode {

@@ -14,7 +14,7 @@ use crate::id::{HostId, VmId, VrId};
 use crate::image::Image;
 use crate::protocol::{Checkpoint, KeepIn, Report, Step, ToHost};
 use crate::rt;
-use crate::state::{Action, Coordination, Directory, Draft, Elsewhere, Header, Saved, SavedVm, Target};
+use crate::state::{Action, Coordination, Directory, Draft, Header, Saved, SavedVm, StoreTarget, Target};
 
 /// The longest that VRs are stopped: a step that is not done by then will not be.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -88,7 +88,7 @@ impl Program {
         let target: Box<dyn Target> = match to {
             KeepIn::Directory(directory) => Box::new(Directory::new(directory)),
             KeepIn::Memory => Box::new(Memory::new(self.clone())),
-            KeepIn::Store => Box::new(self.store.clone().ok_or_else(Elsewhere::none)?),
+            KeepIn::Store => Box::new(self.store.clone().ok_or_else(StoreTarget::none)?),
         };
         let image = own_image().await.map_err(|error| StateError::GivenUp(error.to_string()))?;
         let (heard, reports) = rt::unbounded();

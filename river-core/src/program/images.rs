@@ -45,10 +45,16 @@ pub(super) async fn choose(own: &Image, triple: &str) -> Result<Choice, String> 
         return Ok(unchanged());
     }
     let directory = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let candidates = match &directory {
-        Some(directory) => candidates(directory, triple, &executable()),
-        None => Vec::new(),
-    };
+    let mut candidates = Vec::new();
+    if let Some(directory) = &directory {
+        candidates = self::candidates(directory, triple, &executable());
+        // A static image of the other kind runs there, too.
+        if image::machine(triple) != image::machine(&own.triple)
+            && let Some(other) = with_other_library(triple)
+        {
+            candidates.extend(self::candidates(directory, &other, &executable()));
+        }
+    }
     let Some(path) = candidates.iter().find(|path| path.exists()) else {
         // The C libraries differ, and the VM's machine may have the right one, too.
         if image::machine(triple) == image::machine(&own.triple) {
@@ -57,6 +63,12 @@ pub(super) async fn choose(own: &Image, triple: &str) -> Result<Choice, String> 
         return Err(no_image(&own.triple, triple, &candidates));
     };
     Ok(Choice::new(read(path.clone(), triple.to_owned()).await?, own))
+}
+
+/// The same machine with the other C library.
+fn with_other_library(triple: &str) -> Option<String> {
+    let gnu = triple.strip_suffix("-gnu").map(|machine| format!("{machine}-musl"));
+    gnu.or_else(|| triple.strip_suffix("-musl").map(|machine| format!("{machine}-gnu")))
 }
 
 /// Where images for machines of type `triple` are looked for.
@@ -170,6 +182,13 @@ mod tests {
             let choice = rt::block_on(choose(&own, triple)).ok().unwrap();
             assert!(choice.is_own && choice.translate.is_none());
         }
+    }
+
+    #[test]
+    fn the_other_library_is_that_of_the_same_machine() {
+        assert_eq!(with_other_library("aarch64-linux-gnu").as_deref(), Some("aarch64-linux-musl"));
+        assert_eq!(with_other_library("aarch64-linux-musl").as_deref(), Some("aarch64-linux-gnu"));
+        assert_eq!(with_other_library("aarch64-linux-android"), None);
     }
 
     #[test]

@@ -54,8 +54,8 @@ impl Target for Memory {
         let count = self.program.keepers().len();
         if count < 2 {
             return Err(failed(format_args!(
-                "it takes two VMs on which the program runs something, from the initiator's image, and not in its own process, \
-                 as each keeps what another one has; the program has {count}"
+                "each part is kept by two VMs, so at least two are needed that run VRs of the program from the initiator's image, \
+                 in processes of their own; the program has {count}"
             )));
         }
         let number = {

@@ -45,7 +45,7 @@ use crate::node::Node;
 use crate::protocol::{KeepIn, Place, Reply, Tenant, ToHost, ToVm};
 use crate::rt;
 use crate::service;
-use crate::state::Elsewhere;
+use crate::state::StoreTarget;
 use crate::status::ProcessReport;
 use crate::trace::{self, Collector, Traces};
 use crate::vm::Vm;
@@ -74,7 +74,7 @@ pub(crate) struct Program {
     reach: Reach,
     output: Output,
     /// Where the program keeps checkpoints besides directories and the memory of VMs.
-    store: Option<Elsewhere>,
+    store: Option<StoreTarget>,
     state: Mutex<State>,
     /// Set if all VRs are recorded to files.
     recording: OnceLock<Recording>,
@@ -135,7 +135,7 @@ impl Program {
         reach: Reach,
         recoverable: bool,
         checkpoints: Option<(KeepIn, Duration)>,
-        store: Option<Elsewhere>,
+        store: Option<StoreTarget>,
         trace: Option<(&Path, u32)>,
     ) -> io::Result<Arc<Self>> {
         let program = ProgramId::fresh();

@@ -12,7 +12,7 @@
 //! * [`Twin`]: the standby copy of a mirrored VR in another process, which follows it and can take over. Pure.
 //!   [`Takeover`]: the program's side of that. Pure.
 //! * [`Saved`]: a VR in serialized form; [`Target`]: where checkpoints go; [`Directory`]: checkpoints on disk; [`lock`]: which
-//!   process may write there; [`Store`]: the interface of other storage; [`Elsewhere`]: checkpoints in it; [`series`]: which
+//!   process may write there; [`Store`]: the interface of other storage; [`StoreTarget`]: checkpoints in it; [`series`]: which
 //!   checkpoint counts, and what is removed. Pure.
 //! * [`tape`]: a VR's record, written to a file while it grows; [`Recording`]: the tapes of a program.
 
@@ -20,7 +20,6 @@ mod base;
 mod codec;
 mod coordination;
 mod directory;
-mod elsewhere;
 pub(crate) mod file;
 mod line;
 mod lock;
@@ -32,6 +31,7 @@ mod registry;
 mod saved;
 mod series;
 mod store;
+mod store_target;
 mod stored;
 pub(crate) mod takeover;
 pub(crate) mod tape;
@@ -41,7 +41,6 @@ mod twin;
 pub(crate) use base::{Base, Origin};
 pub(crate) use coordination::{Action, Coordination};
 pub(crate) use directory::{Directory, KEEP};
-pub(crate) use elsewhere::Elsewhere;
 pub(crate) use file::{Content, Header, SavedVm, Writer, read_part};
 pub(crate) use line::{Call, Refusal, Sent};
 pub(crate) use migration::{Migration, Move};
@@ -52,6 +51,7 @@ pub(crate) use recording::{Ran, append as append_tape, create as create_recordin
 pub(crate) use registry::Registry;
 pub(crate) use saved::Saved;
 pub use store::Store;
+pub(crate) use store_target::StoreTarget;
 pub use stored::{Stored, StoredVr};
 pub(crate) use takeover::Takeover;
 pub(crate) use target::{Draft, Target};

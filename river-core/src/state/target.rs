@@ -5,7 +5,7 @@ use crate::error::StateError;
 use crate::id::HostId;
 use crate::image::Image;
 
-/// Where checkpoints go: into a [directory](super::Directory), a [store](super::Elsewhere), or the memory of VMs. Everything
+/// Where checkpoints go: into a [directory](super::Directory), a [store](super::StoreTarget), or the memory of VMs. Everything
 /// may block.
 pub(crate) trait Target: Send {
     /// Begins a checkpoint of the program with that image. Whatever can fail before VRs are stopped fails here.

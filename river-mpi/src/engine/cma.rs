@@ -32,7 +32,7 @@ use super::halves::{self, Outcome, Second};
 use super::intake::Landing;
 use super::{Engine, OpId, OpState, State};
 use crate::header::{HEADER, Header, Kind};
-use crate::lend::{Kept, Lease, Shown};
+use crate::lend::{HELPED, Kept, Lease, Shown};
 
 /// Where the data of an offer lies; encoded in the byte order of the machine, as only processes of one machine use it.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -228,14 +228,20 @@ impl Engine<'_> {
     /// Whether the receiver can read a message of this length from where it lies, without the sender's help.
     pub(crate) fn lends(&self, to: u32, len: usize) -> bool {
         // A rank whose memory this one cannot read most likely cannot read this rank's memory either.
-        self.borrows(to, len) && self.exposes(to, len) && !self.state.borrow().closed.contains(&to)
+        self.can_borrow(to)
+            && self.offer_pays(to, len)
+            && self.exposes(to, len)
+            && !self.state.borrow().closed.contains(&to)
     }
 
     /// Whether a message of this length, if it stays where it is until its request is complete, is not copied before it is
     /// wanted.
     pub(crate) fn borrows(&self, to: u32, len: usize) -> bool {
-        len > self.eager(to)
-            && to != self.me
+        len > self.eager(to) && self.can_borrow(to)
+    }
+
+    fn can_borrow(&self, to: u32) -> bool {
+        to != self.me
             // A replay could not reproduce what was read when.
             && !self.vr.is_recoverable()
             && *READS_ITSELF
@@ -264,7 +270,7 @@ impl Engine<'_> {
         if state.closed.contains(&offer.header.from) {
             return false;
         }
-        let asks = out.len() >= halves::LONG && !self.lender.shows_long();
+        let asks = out.len() >= HELPED && !self.lender.shows_long();
         let helped = self.shm.as_ref().filter(|_| asks);
         let helped =
             helped.and_then(|shm| shm.aside(offer.header.from, |aside| exposure.read_helped(out, aside)));

@@ -13,9 +13,11 @@ use super::Engine;
 
 /// The limit if the receiver cannot read the sender's memory.
 const EAGER: usize = 64 << 10;
-/// The limit between processes of one machine, if copies are slow and if they are fast.
+/// The limits between processes of one machine, while copies are slow, and while they are fast.
 const SLOW: usize = 4 << 10;
-pub(super) const FAST: usize = 16 << 10;
+const FAST: usize = 16 << 10;
+/// Offers of messages that are wanted already pay above this.
+const WANTED: usize = 8 << 10;
 /// The limit within a process, where reading the sender's memory takes no system call.
 const LOCAL: usize = 4 << 10;
 
@@ -66,6 +68,17 @@ impl Engine<'_> {
         } else {
             FAST
         }
+    }
+
+    /// Whether a standard send of this length returns at once: eagerly or, while copies into the ring are slow, by an offer of
+    /// a copy in the sender's own cache.
+    pub(super) fn returns_at_once(&self, to: u32, bytes: usize) -> bool {
+        bytes <= self.eager(to) || bytes <= FAST && self.shares_memory(to) && self.local(to).is_none()
+    }
+
+    /// Whether offering this much pays for a message that is wanted already, as all are in collective operations.
+    pub(super) fn offer_pays(&self, to: u32, bytes: usize) -> bool {
+        bytes > if self.local(to).is_some() { LOCAL } else { WANTED }
     }
 
     /// Notes that a message of this length was offered.

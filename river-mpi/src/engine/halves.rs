@@ -33,9 +33,6 @@ use rustix::process::{PidfdFlags, pidfd_open, test_kill_process};
 use super::cma::PROCESS;
 use crate::lend::Lender;
 
-/// A shorter message is read before its sender could help.
-pub(super) const LONG: usize = 32 << 10;
-
 /// In the lowest bits of the first word, above which it holds the number of the offer; all 0 while it is idle.
 const STATES: u64 = 3;
 const OPEN: u64 = 0;
@@ -57,8 +54,8 @@ static TOKEN: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
 
 /// A half is copied in less time than this, unless the other process does not run.
 const MOMENT: Duration = Duration::from_millis(2);
-/// How often a receiver checks whether a process that does not run has ended, if the kernel cannot notify it.
-const CHECK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+/// How long a receiver then sleeps before it looks again.
+const NAP: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000 };
 
 /// Returns the length of the first half.
 pub(super) fn half(len: usize) -> usize {
@@ -144,14 +141,14 @@ fn wait_while_taken(word: &AtomicU64, number: u64, sender: u64) -> bool {
 /// How often a waiting receiver looks before it yields its core.
 const LOOKS: usize = 10;
 
-/// Waits until a process and all of its threads have ended, but no longer than [`CHECK`]. Returns whether they have.
+/// Waits until a process and all of its threads have ended, but no longer than [`NAP`]. Returns whether they have.
 fn has_ended(process: u64) -> bool {
     let id = i32::try_from(process).ok().and_then(rustix::process::Pid::from_raw);
     let Some(id) = id else { return true };
     match pidfd_open(id, PidfdFlags::empty()) {
         Ok(process) => {
             let mut polled = [PollFd::new(&process, PollFlags::IN)];
-            poll(&mut polled, Some(&CHECK)).is_ok_and(|ready| ready > 0)
+            poll(&mut polled, Some(&NAP)).is_ok_and(|ready| ready > 0)
         }
         // An older kernel, or a sandbox: the process is there until its parent knows that it has ended.
         Err(_) => test_kill_process(id) == Err(rustix::io::Errno::SRCH),
@@ -226,7 +223,7 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::lend::Shown;
+    use crate::lend::{HELPED, Shown};
 
     fn data(len: usize) -> Vec<u8> {
         (0..len).map(|at| (at % 251) as u8).collect()
@@ -242,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_sender_that_waits_writes_the_second_half() {
-        for len in [LONG, LONG + 1, 100_000, 1 << 20] {
+        for len in [HELPED, HELPED + 1, 100_000, 1 << 20] {
             let (data, line, mut out) = (data(len), Line::default(), vec![0; len]);
             let (first, second) = out.split_at_mut(half(len));
             first.copy_from_slice(&data[..half(len)]);
@@ -259,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_nobody_writes_is_left_to_the_receiver_and_not_written_later() {
-        let (data, line, mut out) = (data(LONG), Line::default(), vec![0; LONG / 2]);
+        let (data, line, mut out) = (data(HELPED), Line::default(), vec![0; HELPED / 2]);
         while_shown(&data, |lender, number| {
             let asked = Second::open(&line, number + 4, (*PROCESS).into(), &mut out);
             let late = Asked::of(&line).unwrap();
@@ -273,7 +270,7 @@ mod tests {
 
     #[test]
     fn nothing_is_written_into_a_process_that_is_not_the_receiver() {
-        let (data, line, mut out) = (data(LONG), Line::default(), vec![0; LONG / 2]);
+        let (data, line, mut out) = (data(HELPED), Line::default(), vec![0; HELPED / 2]);
         while_shown(&data, |lender, number| {
             let asked = Second::open(&line, number, (*PROCESS).into(), &mut out);
             line.0[TOKEN_IS].fetch_xor(1, Relaxed);
@@ -287,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_sender_that_cannot_write_says_so_and_does_not_try_again() {
-        let (data, line, mut out) = (data(LONG), Line::default(), vec![0; LONG / 2]);
+        let (data, line, mut out) = (data(HELPED), Line::default(), vec![0; HELPED / 2]);
         while_shown(&data, |lender, number| {
             let asked = Second::open(&line, number, (*PROCESS).into(), &mut out);
             line.0[ADDRESS].store(8, Relaxed);
@@ -329,7 +326,7 @@ mod tests {
 
     #[test]
     fn both_can_be_at_it_at_any_time() {
-        let (line, data) = (Line::default(), data(2 * LONG));
+        let (line, data) = (Line::default(), data(2 * HELPED));
         let middle = half(data.len());
         let done = std::sync::atomic::AtomicBool::new(false);
         let (sender, receiver) = std::sync::mpsc::channel();

@@ -182,6 +182,7 @@ impl Engine<'_> {
                 state.revoked.insert(header.key.context);
                 Intake::Taken
             }
+            // The other kinds may be answered, which is forbidden while the link is held.
             _ if !message.is_final() => Intake::Left,
             Kind::EagerSync => self.take_whole(state, header, message, hook, landing),
             kind => {

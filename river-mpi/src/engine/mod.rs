@@ -348,7 +348,8 @@ impl<'v> Engine<'v> {
         {
             return Ok(());
         }
-        let sent = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, payload);
+        let bytes = payload.len().saturating_sub(HEADER);
+        let sent = self.timed(to, bytes, || self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, payload));
         sent.map_err(|error| state.not_sent(to, error))?;
         self.went_by_link(to);
         Ok(())

@@ -27,13 +27,21 @@ impl Engine<'_> {
             return Ok((header, None));
         }
         let len = header.len();
-        if let Some(out) = fits.as_deref_mut().and_then(|out| out.get_mut(..len))
-            && self.read_offered(&mut self.state.borrow_mut(), &message, out)
-        {
-            return Ok((header, None));
-        }
-        let op = self.accept(message);
-        self.read_due(None);
+        let op = match fits.as_deref_mut().and_then(|out| out.get_mut(..len)) {
+            Some(out) => {
+                if self.read_offered(&mut self.state.borrow_mut(), &message, out) {
+                    return Ok((header, None));
+                }
+                let op = self.add(OpState::Arriving(Arrival::coming(header)));
+                self.go(&mut self.state.borrow_mut(), &header, op.0);
+                op
+            }
+            None => {
+                let op = self.accept(message);
+                self.read_due(None);
+                op
+            }
+        };
         let result = self.collect(op, header.from, fits);
         let arrival = result.inspect_err(|_| self.forget(op))?;
         Ok((header, arrival))

@@ -76,6 +76,11 @@ impl Engine<'_> {
         if eager && mode == Mode::Standard {
             return self.send_eager(to, key, Kind::Eager, 0, data);
         }
+        if mode == Mode::Standard && self.returns_at_once(to, data.len()) {
+            let offered = self.isend(to, key, self.copy_of(data), mode)?;
+            offered.op().into_iter().for_each(|op| self.detach(op));
+            return Ok(());
+        }
         let op = if eager {
             self.send_unmatched(to, key, data)?
         } else {
@@ -271,7 +276,8 @@ impl Engine<'_> {
         mode: Mode,
         buffered: usize,
     ) -> Result<Sending> {
-        if data.len() > self.eager(to) {
+        // What was reserved in the attached buffer is given back by an operation only.
+        if buffered > 0 || data.len() > self.eager(to) {
             return self.offer(to, key, &data.clone(), Some(data), buffered).map(Sending::UnderWay);
         }
         if data.len() <= INLINE || mode == Mode::Synchronous {

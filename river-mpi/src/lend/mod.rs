@@ -15,7 +15,7 @@ use std::hint::spin_loop;
 use std::thread::yield_now;
 
 pub(crate) use loan::{Loan, Region};
-pub(crate) use slot::{Kept, Lease, Lender, Shown, Slots};
+pub(crate) use slot::{HELPED, Kept, Lease, Lender, Shown, Slots};
 
 /// How often a wait spins before it yields the core: for about half a microsecond.
 const SPINS: usize = 10;

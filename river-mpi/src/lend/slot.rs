@@ -32,8 +32,9 @@ use crossbeam_utils::CachePadded;
 use super::Wait;
 use super::copy::{Copy, LONG};
 
-/// Others may need help with slices of this length.
-const HELPED: usize = 32 << 10;
+/// Shorter slices are read before their sender could help.
+pub(crate) const HELPED: usize = 32 << 10;
+const _: () = assert!(HELPED <= LONG, "a reader within this process asks for help from `LONG` on");
 
 /// How many slices a rank can offer by slots at the same time: as many as a word has bits.
 const SLOTS: u64 = u64::BITS as u64;
@@ -170,12 +171,13 @@ impl Lender {
 
     /// Calls `body` with a long slice that [`show`](Self::show) is showing, if it is showing that.
     pub(crate) fn with_long<R>(&self, number: u64, body: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        if !self.long.borrow().contains(&number) {
+        let slot = self.slots.slot(number);
+        if !self.long.borrow().contains(&number) || Lease::number_of(slot.word.load(Relaxed)) != number {
             return None;
         }
-        let slot = self.slots.slot(number);
         let (start, len) = (slot.start.load(Relaxed), slot.len.load(Relaxed));
-        // SAFETY: the slice is borrowed by the caller of `show`, in which this thread is.
+        // SAFETY: the slot still has this lease, so these are the address and the length of its slice, which is borrowed by the
+        // caller of `show`, in which this thread is.
         Some(body(unsafe { std::slice::from_raw_parts(start, len) }))
     }
 

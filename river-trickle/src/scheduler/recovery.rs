@@ -54,6 +54,7 @@ impl Scheduler {
         let Some(Batch { vm, chunks, .. }) = self.batches.remove(&batch) else { return false };
         let state = &mut self.vms[vm.0];
         state.lays_down(batch, chunks.len());
+        state.slow &= state.outstanding > 0;
         state.lags = true;
         for chunk in chunks {
             self.give_back(chunk, false);

@@ -465,3 +465,27 @@ fn what_a_slow_vm_has_not_begun_is_folded_by_an_idle_one() {
         matches!(scheduler.poll(), Action::Issue { vm, chunks: again, .. } if vm == idle && again == *chunks)
     );
 }
+
+#[test]
+fn a_vm_that_was_slow_and_has_nothing_left_to_do_is_free_again() {
+    let mut scheduler = Scheduler::new(Mode::Held);
+    let [slow, other] = [(); 2].map(|()| scheduler.handle_joined());
+    let issued = fill(&mut scheduler, 4);
+    let (of_slow, of_other): (Vec<_>, Vec<_>) = issued.into_iter().partition(|(vm, ..)| *vm == slow);
+    for (_, batch, _) in of_other {
+        scheduler.handle_finished(batch);
+    }
+    scheduler.handle_exhausted();
+    assert_eq!(scheduler.poll(), Action::Collect { vm: other });
+    scheduler.handle_collected(other);
+    scheduler.handle_slow(slow);
+    let [(_, first, _), (_, second, chunks)] = &of_slow[..] else { panic!("{of_slow:?}") };
+    assert_eq!(scheduler.poll(), Action::Recall { batches: vec![*second] });
+    scheduler.handle_finished(*first);
+    scheduler.handle_slow(slow);
+    assert!(scheduler.handle_not_begun(*second));
+    scheduler.handle_down(other);
+    assert!(
+        matches!(scheduler.poll(), Action::Issue { vm, chunks: again, .. } if vm == slow && again == *chunks)
+    );
+}
