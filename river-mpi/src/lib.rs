@@ -41,7 +41,7 @@
 //! of a [`Datatype`], [`send_as`](Communicator::send_as). Values of any serde type are encoded:
 //! [`send_value`](Communicator::send_value).
 //!
-//! Short messages are sent eagerly: up to 4 KiB within a process, 16 KiB within a machine, 64 KiB between machines. Longer
+//! Short messages are sent eagerly: up to 4 KiB within a process, 8 KiB within a machine, 64 KiB between machines. Longer
 //! messages use a rendezvous: they are sent once a receive has matched them. There is no progress thread: operations make
 //! progress only while their rank is inside some call of this crate. Eager messages are not flow-controlled: unexpected ones
 //! accumulate in the receiver's memory.

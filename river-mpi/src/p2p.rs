@@ -11,7 +11,7 @@ use crate::target::{Target, whole};
 
 impl<'v> Communicator<'v> {
     /// Sends a slice in standard mode. A short message is sent eagerly: the call returns at once. A long one (more than 4 KiB
-    /// within a process, 16 KiB within a machine, 64 KiB between machines) waits until a receive has matched it.
+    /// within a process, 8 KiB within a machine, 64 KiB between machines) waits until a receive has matched it.
     ///
     /// ```
     /// # river_mpi::testing::world(2, |world| {

@@ -124,7 +124,9 @@ impl Execution {
         let tag = self.tag;
         // Even after an error, offers are settled before the caller gets its memory back.
         let mut offers = Offers::new(wire, true);
-        self.steps(&mut offers, memory, operator, |from| wire.receive(from, tag).map(Some)).map(drop)
+        self.steps(&mut offers, memory, operator, |from| wire.receive(from, tag).map(Some))?;
+        offers.finish(memory);
+        Ok(())
     }
 
     /// Does all steps that need no waiting.

@@ -2,8 +2,10 @@
 
 use smallvec::SmallVec;
 
+use super::memory::Memory;
 use super::plan::Span;
 use super::wire::Wire;
+use crate::element::{self, Element};
 
 /// Spans that were offered to other processes, which may still read them.
 pub(super) struct Offers<'w, W: Wire> {
@@ -36,6 +38,14 @@ impl<'w, W: Wire> Offers<'w, W> {
             }
             !hit
         });
+    }
+
+    /// Waits until nobody reads what is still offered, and may help those who do.
+    pub(super) fn finish<T: Element>(mut self, memory: &Memory<'_, T>) {
+        let offers = std::mem::take(&mut self.offers);
+        let bytes = |span: &Span| element::bytes_of(memory.read(*span));
+        let offers: SmallVec<[_; 4]> = offers.iter().map(|(span, offer)| (*offer, bytes(span))).collect();
+        self.wire.settle_all(&offers, self.patient);
     }
 
     /// Whether a part of the span is offered.

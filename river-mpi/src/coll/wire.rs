@@ -54,6 +54,13 @@ pub(crate) trait Wire {
         true
     }
 
+    /// [Settles](Self::settle) all of these offers, and may help their readers.
+    fn settle_all(&self, offers: &[(u64, &[u8])], mut patiently: bool) {
+        for &(offer, _) in offers {
+            patiently &= self.settle(offer, patiently);
+        }
+    }
+
     /// Waits for the next message and copies what fits into `out`. Returns `None` if messages from that rank cannot be
     /// received this way.
     fn receive_into(&self, _from: usize, _tag: i32, _out: &mut [u8]) -> Result<Option<Landed>, Self::Error> {

@@ -142,6 +142,10 @@ impl Wire for Port<'_, '_> {
         self.engine.settle(offer, patiently)
     }
 
+    fn settle_all(&self, offers: &[(u64, &[u8])], patiently: bool) {
+        self.engine.settle_all(offers, patiently);
+    }
+
     fn receive_into(&self, from: usize, tag: i32, out: &mut [u8]) -> Result<Option<Landed>> {
         if self.local_path(from).is_some() {
             return Ok(None);

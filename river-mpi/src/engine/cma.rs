@@ -123,6 +123,13 @@ static READS_ITSELF: LazyLock<bool> = LazyLock::new(|| {
     Seal::of(&data).exposure().read(0, &mut out).is_ok() && out == data
 });
 
+/// Whose memory a message is read to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Caller,
+    Pool,
+}
+
 /// Why data was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unread {
@@ -229,7 +236,7 @@ impl Engine<'_> {
     pub(crate) fn lends(&self, to: u32, len: usize) -> bool {
         // A rank whose memory this one cannot read most likely cannot read this rank's memory either.
         self.can_borrow(to)
-            && self.offer_pays(to, len)
+            && len > self.returns_at_once(to)
             && self.exposes(to, len)
             && !self.state.borrow().closed.contains(&to)
     }
@@ -260,8 +267,15 @@ impl Engine<'_> {
         (self.local(from).is_some() || !state.closed.contains(&from)) && Exposure::told_by(offer).is_some()
     }
 
-    /// Reads the data of an offer straight to `out`, which must be as long. Returns `false` if the sender has to send it.
-    pub(super) fn read_offered(&self, state: &mut State, offer: &Message, out: &mut [u8]) -> bool {
+    /// Reads the data of an offer straight to `out`, which must be as long and is the caller's memory or that of the pool.
+    /// Returns `false` if the sender has to send it.
+    pub(super) fn read_offered(
+        &self,
+        state: &mut State,
+        offer: &Message,
+        out: &mut [u8],
+        owner: Owner,
+    ) -> bool {
         let Some(exposure) = Exposure::told_by(offer) else { return false };
         if self.slots_of(offer.header.from).is_some_and(|slots| slots.copy_to(exposure.number, out)) {
             self.confirm(state, &offer.header);
@@ -270,7 +284,8 @@ impl Engine<'_> {
         if state.closed.contains(&offer.header.from) {
             return false;
         }
-        let asks = out.len() >= HELPED && !self.lender.shows_long();
+        // What was in the pool's memory was just read here, so this core writes there faster than the sender's.
+        let asks = owner == Owner::Caller && out.len() >= HELPED && !self.lender.has_leases();
         let helped = self.shm.as_ref().filter(|_| asks);
         let helped =
             helped.and_then(|shm| shm.aside(offer.header.from, |aside| exposure.read_helped(out, aside)));
@@ -309,12 +324,12 @@ impl Engine<'_> {
             let whole = match memory.and_then(|memory| memory.get_mut(..len)) {
                 Some(memory) => {
                     arrival.landed = len;
-                    self.read_offered(state, &offer, memory)
+                    self.read_offered(state, &offer, memory, Owner::Caller)
                 }
                 None if header.length <= KEPT => {
                     let mut whole = false;
                     let payload = self.pool.filled(HEADER + len, |bytes| {
-                        whole = self.read_offered(state, &offer, &mut bytes[HEADER..]);
+                        whole = self.read_offered(state, &offer, &mut bytes[HEADER..], Owner::Pool);
                     });
                     arrival.pieces.push(Payload::from(payload));
                     whole

@@ -16,8 +16,8 @@ const EAGER: usize = 64 << 10;
 /// The limits between processes of one machine, while copies are slow, and while they are fast.
 const SLOW: usize = 4 << 10;
 const FAST: usize = 16 << 10;
-/// Offers of messages that are wanted already pay above this.
-const WANTED: usize = 8 << 10;
+/// The limit of standard sends there.
+const STANDARD: usize = 8 << 10;
 /// The limit within a process, where reading the sender's memory takes no system call.
 const LOCAL: usize = 4 << 10;
 
@@ -70,15 +70,16 @@ impl Engine<'_> {
         }
     }
 
-    /// Whether a standard send of this length returns at once: eagerly or, while copies into the ring are slow, by an offer of
-    /// a copy in the sender's own cache.
-    pub(super) fn returns_at_once(&self, to: u32, bytes: usize) -> bool {
-        bytes <= self.eager(to) || bytes <= FAST && self.shares_memory(to) && self.local(to).is_none()
-    }
-
-    /// Whether offering this much pays for a message that is wanted already, as all are in collective operations.
-    pub(super) fn offer_pays(&self, to: u32, bytes: usize) -> bool {
-        bytes > if self.local(to).is_some() { LOCAL } else { WANTED }
+    /// Returns the length up to which a standard send returns at once. It does not depend on what was measured, and neither
+    /// does whether a program waits for ever.
+    pub(super) fn returns_at_once(&self, to: u32) -> usize {
+        if self.local(to).is_some() {
+            LOCAL
+        } else if self.shares_memory(to) {
+            STANDARD
+        } else {
+            EAGER
+        }
     }
 
     /// Notes that a message of this length was offered.

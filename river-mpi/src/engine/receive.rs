@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::arrival::{Arrival, Message};
+use super::cma::Owner;
 use super::describe::WaitReason;
 use super::intake::{Got, Hook, Landing, One};
 use super::{Ask, Engine, Op, OpId, OpState, Sources, State};
@@ -29,7 +30,7 @@ impl Engine<'_> {
         let len = header.len();
         let op = match fits.as_deref_mut().and_then(|out| out.get_mut(..len)) {
             Some(out) => {
-                if self.read_offered(&mut self.state.borrow_mut(), &message, out) {
+                if self.read_offered(&mut self.state.borrow_mut(), &message, out, Owner::Caller) {
                     return Ok((header, None));
                 }
                 let op = self.add(OpState::Arriving(Arrival::coming(header)));

@@ -72,14 +72,9 @@ impl Engine<'_> {
 
     /// Sends a message. Returns when the slice can be used again or, in synchronous mode, when the message was matched.
     pub(crate) fn send(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result {
-        let eager = data.len() <= self.eager(to);
+        let eager = data.len() <= self.returns_at_once(to);
         if eager && mode == Mode::Standard {
             return self.send_eager(to, key, Kind::Eager, 0, data);
-        }
-        if mode == Mode::Standard && self.returns_at_once(to, data.len()) {
-            let offered = self.isend(to, key, self.copy_of(data), mode)?;
-            offered.op().into_iter().for_each(|op| self.detach(op));
-            return Ok(());
         }
         let op = if eager {
             self.send_unmatched(to, key, data)?
@@ -266,6 +261,15 @@ impl Engine<'_> {
             self.detach(op);
         }
         read
+    }
+
+    /// [Settles](Self::settle) all of these offers, and helps receivers that read these bytes meanwhile.
+    pub(crate) fn settle_all(&self, offers: &[(u64, &[u8])], mut patiently: bool) {
+        self.show(offers.iter().map(|&(offer, bytes)| (OpId(offer), bytes)), || {
+            for &(offer, _) in offers {
+                patiently &= self.settle(offer, patiently);
+            }
+        });
     }
 
     pub(super) fn isend_buffered(

@@ -163,6 +163,11 @@ impl Lender {
         body()
     }
 
+    /// Whether a slice is being sent.
+    pub(crate) fn has_leases(&self) -> bool {
+        self.free.get() != u64::MAX
+    }
+
     /// Whether [`show`](Self::show) is showing long slices.
     #[inline]
     pub(crate) fn shows_long(&self) -> bool {
