@@ -20,9 +20,14 @@ const HEAD: &str = "\
 # What was measured
 
 Written by `cargo run --release -p river-benches --bin report`, which runs every benchmark, with the peers that are installed, and
-makes all that is here of what they print: do not edit it. Numbers are medians, with the smallest and the largest in
-brackets; a ratio is the number of the first column divided by that of the column before the ratio. The documentation of each benchmark,
-in `benches/benches`, says what it does.
+makes all that is here of what they print: do not edit it. The documentation of each benchmark, in `benches/benches`, says what it
+does.
+
+Numbers are medians, with the smallest and the largest in brackets. A *ratio* is the number of the first column divided by that of
+the column before the ratio, except where rows are compared: in `farm` it is how many times slower than River through shared memory
+a row is, and *ratio to rayon*, in `mapreduce` and `wfreq`, is a row's time divided by that of rayon. In `mpi_coll`, the column
+*table* is what River does by default (it chooses an algorithm by a table), the columns before the peers are its algorithms, and
+*times faster* is the time of the fastest peer divided by that of *table*.
 ";
 
 /// Makes the whole report from all records: `README.md`, and its pictures.

@@ -290,7 +290,10 @@ impl Engine<'_> {
         let helped =
             helped.and_then(|shm| shm.aside(offer.header.from, |aside| exposure.read_helped(out, aside)));
         match helped.unwrap_or_else(|| exposure.read(0, out)) {
-            Ok(()) => self.confirm(state, &offer.header),
+            Ok(()) => {
+                self.shm.iter().for_each(|shm| shm.note_read(offer.header.from));
+                self.confirm(state, &offer.header);
+            }
             Err(Unread::Gone) => return false,
             Err(Unread::Refused) => {
                 state.closed.insert(offer.header.from);

@@ -52,6 +52,8 @@ const TOKEN_IS: usize = 4;
 /// A random number by which other processes recognise this one.
 static TOKEN: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
 
+/// How often a waiting receiver looks before it yields its core.
+const LOOKS: usize = 10;
 /// A half is copied in less time than this, unless the other process does not run.
 const MOMENT: Duration = Duration::from_millis(2);
 /// How long a receiver then sleeps before it looks again.
@@ -80,7 +82,7 @@ pub(super) enum Outcome<'a> {
 }
 
 impl<'a> Second<'a> {
-    /// Lets the process `sender` write the second half of its offer of this number.
+    /// Lets the process `sender`, whose memory could be read before, write the second half of its offer of this number.
     pub(super) fn open(line: &'a Line, number: u64, sender: u64, bytes: &'a mut [u8]) -> Self {
         let words = [
             (ADDRESS, bytes.as_mut_ptr().expose_provenance() as u64),
@@ -137,9 +139,6 @@ fn wait_while_taken(word: &AtomicU64, number: u64, sender: u64) -> bool {
         }
     }
 }
-
-/// How often a waiting receiver looks before it yields its core.
-const LOOKS: usize = 10;
 
 /// Waits until a process and all of its threads have ended, but no longer than [`NAP`]. Returns whether they have.
 fn has_ended(process: u64) -> bool {

@@ -49,6 +49,8 @@ pub(super) struct Shm {
     open: Vec<Cell<bool>>,
     /// By rank: whether this rank may write into its memory; `None` if that is not known yet.
     trusted: Vec<Cell<Option<bool>>>,
+    /// By rank: whether the memory of its process could be read.
+    readable: Vec<Cell<bool>>,
     /// How to wait for room; `None` if not all ranks run at the same time, as the receiver may then be waiting for this core.
     waits: Option<Wait>,
 }
@@ -75,6 +77,7 @@ impl Shm {
             outgoing: RefCell::new(places.iter().map(way).collect()),
             incoming: RefCell::default(),
             open: vec![Cell::new(false); places.len()],
+            readable: vec![Cell::new(false); places.len()],
             trusted: vec![Cell::default(); places.len()],
             waits: at_once.then_some(Wait::Looking),
         })
@@ -102,8 +105,17 @@ impl Shm {
         self.outgoing.borrow().get(to as usize).is_some_and(LazyRing::is_open)
     }
 
-    /// Calls `body` with the line for long messages from a rank, if there is a ring from it.
+    /// Notes that the memory of a rank's process could be read.
+    pub(super) fn note_read(&self, from: u32) {
+        self.readable[from as usize].set(true);
+    }
+
+    /// Calls `body` with the line for long messages from a rank, if there is a ring from it and its memory could be read: it is
+    /// the process by whose number this rank knows it, and this rank will notice if it ends.
     pub(super) fn aside<R>(&self, from: u32, body: impl FnOnce(&Line) -> R) -> Option<R> {
+        if !self.readable[from as usize].get() {
+            return None;
+        }
         let incoming = self.incoming.borrow();
         incoming.iter().find(|ring| ring.from == from).map(|ring| body(ring.reader.aside()))
     }
