@@ -1,4 +1,4 @@
-//! Handling of messages that have arrived as envelopes, or have to be kept or answered.
+//! Envelopes, the supervisor's orders, and what the kinds of messages do that carry no data.
 
 use river_core::{Envelope, Payload};
 use slotmap::DefaultKey;
