@@ -235,20 +235,14 @@ impl Engine<'_> {
     /// Whether the receiver can read a message of this length from where it lies, without the sender's help.
     pub(crate) fn lends(&self, to: u32, len: usize) -> bool {
         // A rank whose memory this one cannot read most likely cannot read this rank's memory either.
-        self.can_borrow(to)
-            && len > self.returns_at_once(to)
-            && self.exposes(to, len)
-            && !self.state.borrow().closed.contains(&to)
+        self.borrows(to, len) && self.exposes(to, len) && !self.state.borrow().closed.contains(&to)
     }
 
     /// Whether a message of this length, if it stays where it is until its request is complete, is not copied before it is
     /// wanted.
     pub(crate) fn borrows(&self, to: u32, len: usize) -> bool {
-        len > self.eager(to) && self.can_borrow(to)
-    }
-
-    fn can_borrow(&self, to: u32) -> bool {
-        to != self.me
+        len > self.eager(to)
+            && to != self.me
             // A replay could not reproduce what was read when.
             && !self.vr.is_recoverable()
             && *READS_ITSELF

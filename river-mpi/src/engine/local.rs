@@ -14,8 +14,8 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use crossbeam_utils::CachePadded;
 use river_core::{Payload, VrId};
 
-use super::Engine;
 use super::incoming::Incoming;
+use super::{EAGER_SHM, Engine};
 use crate::header::HEADER;
 use crate::job::Place;
 use crate::lend::Slots;
@@ -26,8 +26,6 @@ type Receiver = crate::queue::Receiver<Payload>;
 
 /// Lines of a queue's ring.
 const LINES: usize = 1024;
-/// Longer messages are passed on in memory of their own.
-const LONGEST: usize = 8 << 10;
 /// The ranks of a job that share a process.
 #[derive(Debug)]
 struct Mesh {
@@ -176,7 +174,7 @@ impl Drop for Local {
 
 /// Copies a message into the ring, if it is short and there is room for it.
 fn push(sender: &mut Sender, header: [u8; HEADER], data: &[u8]) -> bool {
-    data.len() <= LONGEST && sender.push(bytemuck::cast::<_, [u64; HEADER / 8]>(header), data)
+    data.len() <= EAGER_SHM && sender.push(bytemuck::cast::<_, [u64; HEADER / 8]>(header), data)
 }
 
 impl Incoming for Record<'_> {

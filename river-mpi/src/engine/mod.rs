@@ -1,7 +1,7 @@
 //! The progress engine of a rank: it matches messages that arrive, and moves the data of those that are matched. It runs in
 //! the rank's own thread, whenever that is in an operation; there is no progress thread.
 //!
-//! A message of up to some KiB (see [`eager`]) is sent at once: the *eager* protocol. A longer one is *offered* by a request to send
+//! A message of up to [`EAGER`] bytes is sent at once: the *eager* protocol. A longer one is *offered* by a request to send
 //! (RTS): the *rendezvous* protocol. When a receive matches the offer, the receiver either reads the data straight from the
 //! sender's memory ([`cma`]; within a process, while the sender waits, even without a system call: [`crate::lend`]), or
 //! answers with a clear to send (CTS), and the data follows in pieces that are still cached when they are copied out. A
@@ -13,7 +13,6 @@ mod arrival;
 mod background;
 mod cma;
 mod describe;
-mod eager;
 mod failures;
 mod halves;
 mod handle;
@@ -43,7 +42,6 @@ use slotmap::{DefaultKey, SlotMap};
 pub(crate) use arrival::Arrival;
 use arrival::Message;
 pub(crate) use background::Background;
-use eager::Pace;
 pub(crate) use intake::Landing;
 use local::Local;
 use op::{Op, OpState};
@@ -80,6 +78,12 @@ fn label(envelope: &Envelope) -> Option<String> {
     Some(format!("{kind:?}, tag {}", key.tag))
 }
 
+/// Messages of up to this many bytes are sent eagerly.
+const EAGER: usize = 64 << 10;
+/// The limit if the receiver can read the sender's memory: an offer then costs less than a second copy.
+const EAGER_SHM: usize = 8 << 10;
+/// The limit within a process, where reading that memory takes no system call.
+const EAGER_LOCAL: usize = 4 << 10;
 /// Up to this many bytes, copying the data behind its header is cheaper than sending two parts.
 const INLINE: usize = 4 << 10;
 /// The longest piece of a message, header included, so that two of them fit into a second-level cache; shorter if that suits
@@ -196,8 +200,6 @@ pub(crate) struct Engine<'v> {
     deaf: Cell<u32>,
     /// By rank: how many of the next long slices are copied at once, as the last ones were not wanted in time.
     hurry: Vec<Cell<Hurry>>,
-    /// By rank: whether messages of medium length are offered to it.
-    paces: Vec<Cell<Pace>>,
     /// By rank: how many bytes are sent at once, and whether it shares memory with this one; 0 bytes if that is not known
     /// yet.
     pieces: Vec<Cell<(usize, bool)>>,
@@ -236,7 +238,7 @@ impl<'v> Engine<'v> {
         let lender = Rc::new(Lender::new());
         let local = if by_mailbox { None } else { Local::new(&ranks, me, &places, at_once, lender.slots()) };
         let shm = if by_mailbox { None } else { Shm::new(me, &places, at_once) };
-        let (hurry, paces) = (vec![Cell::default(); ranks.len()], vec![Cell::default(); ranks.len()]);
+        let hurry = vec![Cell::default(); ranks.len()];
         Self {
             vr,
             me,
@@ -249,7 +251,6 @@ impl<'v> Engine<'v> {
             at_once,
             deaf: Cell::new(0),
             hurry,
-            paces,
             pieces,
             pool: Arc::default(),
             supervisor,
@@ -335,6 +336,17 @@ impl<'v> Engine<'v> {
         way.get()
     }
 
+    /// Returns the length up to which messages to a rank are sent eagerly.
+    fn eager(&self, to: u32) -> usize {
+        if self.local(to).is_some() {
+            EAGER_LOCAL
+        } else if self.shares_memory(to) {
+            EAGER_SHM
+        } else {
+            EAGER
+        }
+    }
+
     fn transmit(&self, to: u32, payload: impl Into<Payload>) -> Result {
         self.transmit_with(&mut self.state.borrow_mut(), to, payload.into())
     }
@@ -348,8 +360,7 @@ impl<'v> Engine<'v> {
         {
             return Ok(());
         }
-        let bytes = payload.len().saturating_sub(HEADER);
-        let sent = self.timed(to, bytes, || self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, payload));
+        let sent = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, payload);
         sent.map_err(|error| state.not_sent(to, error))?;
         self.went_by_link(to);
         Ok(())
@@ -378,8 +389,7 @@ impl<'v> Engine<'v> {
             let sent = self.vr.send_bytes(self.id_of(to), MESSAGES, LANE, self.pool.join(&header, data));
             return sent.map_err(|error| state.not_sent(to, error));
         }
-        let send = || self.vr.send_parts(self.id_of(to), MESSAGES, LANE, &[&header, data]);
-        let sent = self.timed(to, data.len(), send);
+        let sent = self.vr.send_parts(self.id_of(to), MESSAGES, LANE, &[&header, data]);
         sent.map_err(|error| state.not_sent(to, error))?;
         self.went_by_link(to);
         Ok(())

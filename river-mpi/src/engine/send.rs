@@ -72,7 +72,7 @@ impl Engine<'_> {
 
     /// Sends a message. Returns when the slice can be used again or, in synchronous mode, when the message was matched.
     pub(crate) fn send(&self, to: u32, key: Key, data: &[u8], mode: Mode) -> Result {
-        let eager = data.len() <= self.returns_at_once(to);
+        let eager = data.len() <= self.eager(to);
         if eager && mode == Mode::Standard {
             return self.send_eager(to, key, Kind::Eager, 0, data);
         }
@@ -280,8 +280,7 @@ impl Engine<'_> {
         mode: Mode,
         buffered: usize,
     ) -> Result<Sending> {
-        // What was reserved in the attached buffer is given back by an operation only.
-        if buffered > 0 || data.len() > self.eager(to) {
+        if data.len() > self.eager(to) {
             return self.offer(to, key, &data.clone(), Some(data), buffered).map(Sending::UnderWay);
         }
         if data.len() <= INLINE || mode == Mode::Synchronous {
@@ -441,7 +440,6 @@ impl Engine<'_> {
             seal.filter(|_| self.exposes(to, len)).map(Seal::exposure)
         };
         let exposure = exposure.as_ref().map_or(&[][..], bytemuck::bytes_of);
-        self.note_offer(to, len);
         self.transmit_slice(to, &header, exposure).inspect_err(|_| self.forget(op))
     }
 }
