@@ -23,9 +23,6 @@ use crate::state::{self, Header, Target, Writer};
 
 /// How long a VM may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Environment variable set by `river run`, which finds the program's checkpoints by its value, however often the program
-/// is restarted from one.
-const RUN: &str = "RIVER_CHECKPOINT_RUN";
 
 /// The memory of a program's VMs.
 pub(super) struct Memory {
@@ -140,8 +137,7 @@ fn keepers_of(home: Option<usize>, part: usize, vms: &[SocketAddr]) -> Option<[u
 impl Program {
     /// The name under which the program's checkpoints are kept.
     fn run_id(&self) -> ProgramId {
-        let given = std::env::var(RUN).ok().and_then(|text| text.parse().ok());
-        given.map_or(self.tenant.program, ProgramId::from_uuid)
+        state::run_id().unwrap_or(self.tenant.program)
     }
 
     /// The VMs that can keep parts, in a stable order. A VM on which nothing runs cannot, as it lacks the program's

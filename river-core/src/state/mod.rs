@@ -50,6 +50,7 @@ pub use recording::{Happening, RecordedStep, RecordedVr, Recording};
 pub(crate) use recording::{Ran, append as append_tape, create as create_recording};
 pub(crate) use registry::Registry;
 pub(crate) use saved::Saved;
+pub(crate) use series::run_id;
 pub use store::Store;
 pub(crate) use store_target::StoreTarget;
 pub use stored::{Stored, StoredVr};

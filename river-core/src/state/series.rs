@@ -10,8 +10,8 @@ use super::file::{Content, FileError, Header, Writer};
 use crate::error::StateError;
 use crate::id::{ImageHash, ProgramId};
 
-/// The run of `river run` or `river restore` for which this process takes checkpoints, which distinguishes them from those
-/// of other runs.
+/// Set by `river run` and `river restore`, which find the program's checkpoints by its value, however often the program is
+/// restarted from one.
 const RUN: &str = "RIVER_CHECKPOINT_RUN";
 /// The port of VMs that `river run` has started just for this run: later, there are none on it.
 const OWN_PORT: &str = "RIVER_OWN_PORT";
@@ -84,10 +84,15 @@ pub(super) fn needless_images(
     Ok(images)
 }
 
+/// Returns the run for which this process takes checkpoints, if it was told one.
+pub(crate) fn run_id() -> Option<ProgramId> {
+    std::env::var(RUN).ok().and_then(|run| run.parse().ok()).map(ProgramId::from_uuid)
+}
+
 /// Adds what a checkpoint has besides the VRs.
 pub(super) fn complete<W: Write>(writer: &mut Writer<W>, header: &Header) -> Result<(), FileError> {
-    if let Some(run) = std::env::var(RUN).ok().and_then(|run| run.parse().ok()) {
-        writer.run(ProgramId::from_uuid(run))?;
+    if let Some(run) = run_id() {
+        writer.run(run)?;
     }
     writer.header(&Header { environment: lasting(&header.environment), ..header.clone() })
 }
