@@ -233,14 +233,18 @@ impl<M> Matching<M> {
 /// ever, so that keys that are no longer used take no memory.
 #[derive(Debug)]
 struct Index<T> {
-    queues: FxHashMap<Key, VecDeque<T>>,
+    queues: Vec<(Key, VecDeque<T>)>,
+    /// Where the queue of a key is.
+    places: FxHashMap<Key, usize>,
+    /// Where the queue is that was changed last: the next message often has the same key.
+    last: usize,
     /// The number of empty queues.
     empty: usize,
 }
 
 impl<T> Default for Index<T> {
     fn default() -> Self {
-        Self { queues: FxHashMap::default(), empty: 0 }
+        Self { queues: Vec::new(), places: FxHashMap::default(), last: 0, empty: 0 }
     }
 }
 
@@ -249,27 +253,29 @@ const SPARE: usize = 64;
 
 impl<T> Index<T> {
     fn push(&mut self, key: Key, item: T) {
-        let mut reused = true;
-        let queue = self.queues.entry(key).or_insert_with(|| {
-            reused = false;
-            VecDeque::new()
-        });
-        self.empty -= usize::from(reused && queue.is_empty());
-        queue.push_back(item);
+        if let Some(queue) = self.queue_mut(&key) {
+            let reused = queue.is_empty();
+            queue.push_back(item);
+            self.empty -= usize::from(reused);
+            return;
+        }
+        self.last = self.queues.len();
+        self.places.insert(key, self.last);
+        self.queues.push((key, VecDeque::from([item])));
     }
 
     fn first(&self, key: &Key) -> Option<&T> {
         if self.is_empty() {
             return None;
         }
-        self.queues.get(key)?.front()
+        self.queues[self.place(key)?].1.front()
     }
 
     fn pop(&mut self, key: &Key) -> Option<T> {
         if self.is_empty() {
             return None;
         }
-        let queue = self.queues.get_mut(key)?;
+        let queue = self.queue_mut(key)?;
         let item = queue.pop_front()?;
         if queue.is_empty() {
             self.emptied();
@@ -278,12 +284,26 @@ impl<T> Index<T> {
     }
 
     fn remove(&mut self, key: &Key, mut is_it: impl FnMut(&T) -> bool) -> bool {
-        let Some(queue) = self.queues.get_mut(key) else { return false };
+        let Some(queue) = self.queue_mut(key) else { return false };
         let removed = queue.iter().position(&mut is_it).and_then(|at| queue.remove(at)).is_some();
         if removed && queue.is_empty() {
             self.emptied();
         }
         removed
+    }
+
+    #[inline]
+    fn place(&self, key: &Key) -> Option<usize> {
+        match self.queues.get(self.last) {
+            Some((last, _)) if last == key => Some(self.last),
+            _ => self.places.get(key).copied(),
+        }
+    }
+
+    #[inline]
+    fn queue_mut(&mut self, key: &Key) -> Option<&mut VecDeque<T>> {
+        self.last = self.place(key)?;
+        Some(&mut self.queues[self.last].1)
     }
 
     fn is_empty(&self) -> bool {
@@ -293,7 +313,8 @@ impl<T> Index<T> {
     fn emptied(&mut self) {
         self.empty += 1;
         if self.empty > SPARE {
-            self.queues.retain(|_, queue| !queue.is_empty());
+            self.queues.retain(|(_, queue)| !queue.is_empty());
+            self.places = self.queues.iter().zip(0..).map(|((key, _), place)| (*key, place)).collect();
             self.empty = 0;
         }
     }
@@ -391,5 +412,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn keys_that_are_no_longer_used_take_no_memory_and_the_others_stay() {
+        let pattern = |tag| Pattern { context: 0, source: Some(0), tag: Some(tag) };
+        let key = |tag| Key { context: 0, source: 0, tag };
+        let mut matching = Matching::<()>::default();
+        matching.post(7, &pattern(500));
+        for tag in (0..1000).filter(|&tag| tag != 500) {
+            matching.post(tag as u64, &pattern(tag));
+            assert_eq!(matching.claim(&key(tag)), Some(tag as u64));
+        }
+        assert!(matching.posted[Class::Exact as usize].queues.len() <= SPARE + 1);
+        assert_eq!([500, 500].map(|tag| matching.claim(&key(tag))), [Some(7), None]);
     }
 }

@@ -166,7 +166,40 @@ impl<'a> Request<'a> {
         tested
     }
 
+    // Functions that this is not inlined into copy its result: see `Engine::send_at_once`.
+    #[inline(always)]
     fn complete(&mut self) -> Result<Status> {
+        match self.collect() {
+            Some(status) => Ok(status),
+            None => self.complete_late(),
+        }
+    }
+
+    /// Returns the status, if the message has left, or is in the buffer already.
+    #[inline(always)]
+    fn collect(&mut self) -> Option<Status> {
+        if self.pending.is_some() {
+            return None;
+        }
+        let status = match self.stage {
+            Stage::UnderWay(op) => {
+                let receipt = self.comm.engine().take_landed(op)?;
+                if let Err(error) = self.target.has(receipt) {
+                    self.stage = Stage::Failed(error.into());
+                    return None;
+                }
+                receipt.into()
+            }
+            Stage::Null | Stage::Gone { .. } => Status::EMPTY,
+            Stage::Complete(status) => return Some(status),
+            Stage::Failed(_) => return None,
+        };
+        self.stage = Stage::Complete(status);
+        Some(status)
+    }
+
+    #[inline(never)]
+    fn complete_late(&mut self) -> Result<Status> {
         if self.pending.is_none() {
             match self.finish() {
                 Ok(Some(status)) => return Ok(status),
@@ -215,25 +248,19 @@ impl<'a> Request<'a> {
     }
 
     /// Returns the outcome, if the operation is complete.
-    #[inline]
     fn finish(&mut self) -> Result<Option<Status>> {
-        let op = match self.stage {
-            Stage::UnderWay(op) => op,
-            Stage::Null | Stage::Gone { .. } => {
-                self.stage = Stage::INACTIVE;
-                return Ok(Some(Status::EMPTY));
-            }
-            Stage::Complete(status) => return Ok(Some(status)),
-            Stage::Failed(_) => return self.fail(),
-        };
-        if let Some(receipt) = self.comm.engine().take_landed(op) {
-            self.stage = Stage::INACTIVE;
-            self.target.has(receipt)?;
-            self.stage = Stage::Complete(receipt.into());
-            return Ok(Some(receipt.into()));
+        if let Some(status) = self.collect() {
+            return Ok(Some(status));
         }
-        let Some(outcome) = self.comm.engine().take(op) else { return Ok(None) };
-        self.stage = Stage::INACTIVE;
+        let op = match std::mem::replace(&mut self.stage, Stage::INACTIVE) {
+            Stage::UnderWay(op) => op,
+            Stage::Failed(error) => return Err(*error),
+            Stage::Null | Stage::Gone { .. } | Stage::Complete(_) => return Ok(Some(Status::EMPTY)),
+        };
+        let Some(outcome) = self.comm.engine().take(op) else {
+            self.stage = Stage::UnderWay(op);
+            return Ok(None);
+        };
         let status = match &outcome {
             Outcome::Sent => Status::EMPTY,
             Outcome::Cancelled => Status::CANCELLED,
@@ -244,17 +271,6 @@ impl<'a> Request<'a> {
         };
         self.stage = Stage::Complete(status);
         Ok(Some(status))
-    }
-}
-
-impl Request<'_> {
-    /// Returns the error of a failed operation, once.
-    #[cold]
-    fn fail(&mut self) -> Result<Option<Status>> {
-        match std::mem::replace(&mut self.stage, Stage::INACTIVE) {
-            Stage::Failed(error) => Err(*error),
-            _ => Ok(Some(Status::EMPTY)),
-        }
     }
 }
 
@@ -298,7 +314,11 @@ pub(crate) trait Pending {
 /// Like [`Request::wait`].
 pub fn wait_all(requests: &mut [Request<'_>]) -> Result<Vec<Status>> {
     land_all(requests);
-    requests.iter_mut().map(Request::complete).collect()
+    let mut statuses = Vec::with_capacity(requests.len());
+    for request in requests {
+        statuses.push(request.complete()?);
+    }
+    Ok(statuses)
 }
 
 /// Waits until all messages have arrived, or one of them never can. Messages that arrive in any order are written directly to

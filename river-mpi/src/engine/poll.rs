@@ -45,8 +45,8 @@ impl Engine<'_> {
         let Some(local) = self.local.as_ref().filter(|_| shm != Some(Intake::Done)) else { return some };
         let (mut queue, mut turns) = (0, 0);
         let mut take = |arrived: Arrived<'_, Payload>| match arrived {
-            Arrived::Record(ref record) => self.take_in(record, hook.as_deref_mut(), reborrow(landing)),
-            Arrived::Thing(ref payload) => self.take_in(payload, hook.as_deref_mut(), reborrow(landing)),
+            Arrived::Record(record) => self.take_in(record, hook.as_deref_mut(), reborrow(landing)),
+            Arrived::Thing(payload) => self.take_in(&payload, hook.as_deref_mut(), reborrow(landing)),
         };
         while let Some((number, intake)) = local.take(queue, &mut take) {
             some = true;

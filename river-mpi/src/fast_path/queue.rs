@@ -83,9 +83,9 @@ impl Receiver {
             let mut other = self.held.take();
             if other.is_none() {
                 self.queue.take(|arrived| match arrived {
-                    Arrived::Record(record) if tag_of(&record) == tag => take(&record),
+                    Arrived::Record(record) if tag_of(record) == tag => take(record),
                     Arrived::Record(record) => {
-                        other = Some(Parcel { tag: tag_of(&record), message: copy_of(&record) });
+                        other = Some(Parcel { tag: tag_of(record), message: copy_of(record) });
                     }
                     Arrived::Thing(parcel) => other = Some(parcel),
                 })?;

@@ -51,7 +51,8 @@ pub(crate) struct Receiver<T> {
 
 /// What a receiver takes from a queue.
 pub(crate) enum Arrived<'a, T> {
-    Record(Record<'a>),
+    /// By reference, as copying what was just written would stall until the store buffer has drained.
+    Record(&'a Record<'a>),
     Thing(T),
 }
 
@@ -136,7 +137,7 @@ impl<T> Receiver<T> {
                 debug_assert!(thing.is_ok(), "a thing is put into its ring before its mark");
                 return thing.ok().map(|thing| take(Arrived::Thing(thing)));
             }
-            let result = take(Arrived::Record(record));
+            let result = take(Arrived::Record(&record));
             self.lines.skip(len);
             return Some(result);
         }
