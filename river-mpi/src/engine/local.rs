@@ -19,13 +19,11 @@ use super::{EAGER_SHM, Engine};
 use crate::header::HEADER;
 use crate::job::Place;
 use crate::lend::Slots;
-use crate::queue::{Arrived, Record, Wait, queue, sleep};
+use crate::queue::{Arrived, Record, Wait, lines_for, queue, sleep};
 
 type Sender = crate::queue::Sender<Payload>;
 type Receiver = crate::queue::Receiver<Payload>;
 
-/// Lines of a queue's ring.
-const LINES: usize = 1024;
 /// The ranks of a job that share a process.
 #[derive(Debug)]
 struct Mesh {
@@ -90,6 +88,8 @@ pub(super) struct Local {
     me: u32,
     senders: RefCell<Vec<Option<Sender>>>,
     receivers: RefCell<Vec<Receiver>>,
+    /// Lines of the rings to them.
+    lines: u16,
     /// Whether all ranks of this machine can run at the same time.
     at_once: bool,
 }
@@ -118,6 +118,7 @@ impl Local {
             me,
             senders: RefCell::new(places.iter().map(|_| None).collect()),
             receivers: RefCell::default(),
+            lines: lines_for(members.len() - 1, at_once),
             at_once,
         })
     }
@@ -129,7 +130,7 @@ impl Local {
         if sender.is_none() {
             let mut fresh = endpoint.fresh.lock().unwrap_or_else(PoisonError::into_inner);
             let fresh = fresh.as_mut()?;
-            let (new, receiver) = queue(LINES);
+            let (new, receiver) = queue(self.lines.into());
             fresh.push(receiver);
             endpoint.count.fetch_add(1, Ordering::Release);
             *sender = Some(if self.at_once { new.waiting(Wait::Looking) } else { new });

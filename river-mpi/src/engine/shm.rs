@@ -21,19 +21,17 @@ use super::incoming::Incoming;
 use super::intake::{Hook, Landing};
 use super::ops::reborrow;
 use super::poll::TURN;
-use super::{Engine, Gone, LANE, MESSAGES, State};
+use super::{EAGER_SHM, Engine, Gone, LANE, MESSAGES, State};
 use crate::error::Result;
 use crate::header::{HEADER, Header, Kind};
 use crate::job::Place;
 use crate::lend::Lender;
 use crate::lend::ring::{Reader, Record};
 use crate::matching::Key;
-use crate::queue::{LazyRing, RingOffer, Wait, sleep};
+use crate::queue::{LazyRing, RingOffer, Wait, lines_for, sleep};
 
-/// Longer messages are sent over the link.
-const LONGEST: usize = 2 << 10;
-/// Lines of a ring.
-const LINES: u16 = 1024;
+/// Longer messages are sent over the link if the ranks take turns on a core: it has room for more.
+const TURN_LONGEST: usize = 2 << 10;
 /// After this many messages, a sender checks whether the receiver is still there.
 const LOOK: u64 = 64;
 /// With more ranks on a machine there would be too many rings.
@@ -51,6 +49,10 @@ pub(super) struct Shm {
     trusted: Vec<Cell<Option<bool>>>,
     /// By rank: whether the memory of its process could be read.
     readable: Vec<Cell<bool>>,
+    /// The most data of a message in a ring.
+    longest: usize,
+    /// Lines of the rings from this rank.
+    lines: u16,
     /// How to wait for room; `None` if not all ranks run at the same time, as the receiver may then be waiting for this core.
     waits: Option<Wait>,
 }
@@ -68,17 +70,20 @@ impl Shm {
         let mine = places.get(me as usize)?;
         let here = places.iter().filter(|place| place.machine == mine.machine).count();
         // Threads of one process use `Local`.
-        let reached = |place: &Place| place.machine == mine.machine && place.host != mine.host;
-        if here > RANKS || !places.iter().any(reached) {
+        let reached = |place: &&Place| place.machine == mine.machine && place.host != mine.host;
+        let others = places.iter().filter(reached).count();
+        if here > RANKS || others == 0 {
             return None;
         }
-        let way = |place| if reached(place) { LazyRing::NEW } else { LazyRing::Never };
+        let way = |place| if reached(&place) { LazyRing::NEW } else { LazyRing::Never };
         Some(Self {
             outgoing: RefCell::new(places.iter().map(way).collect()),
             incoming: RefCell::default(),
             open: vec![Cell::new(false); places.len()],
             readable: vec![Cell::new(false); places.len()],
             trusted: vec![Cell::default(); places.len()],
+            longest: if at_once { EAGER_SHM } else { TURN_LONGEST },
+            lines: lines_for(others, at_once),
             waits: at_once.then_some(Wait::Looking),
         })
     }
@@ -97,7 +102,7 @@ impl Shm {
     fn push(&self, to: u32, number: u64, header: &[u8; HEADER], data: &[u8]) -> Option<bool> {
         let [a, b, c, d] = bytemuck::cast::<_, [u64; HEADER / 8]>(*header);
         let mut outgoing = self.outgoing.borrow_mut();
-        let ring = outgoing.get_mut(to as usize).filter(|_| data.len() <= LONGEST)?;
+        let ring = outgoing.get_mut(to as usize).filter(|_| data.len() <= self.longest)?;
         ring.push([number, a, b, c, d], data, sleep::ASLEEP)
     }
 
@@ -220,7 +225,7 @@ impl Engine<'_> {
         let Some(shm) = &self.shm else { return };
         let mut outgoing = shm.outgoing.borrow_mut();
         let Some(ring) = outgoing.get_mut(to as usize) else { return };
-        let Some(offer) = ring.advance(LINES, shm.waits, || self.shares_memory(to)) else { return };
+        let Some(offer) = ring.advance(shm.lines, shm.waits, || self.shares_memory(to)) else { return };
         let header = self.header(Kind::OfferRing, Key::NONE, 0, 0);
         if let Ok(offer) = postcard::to_stdvec(&offer) {
             // If the rank is gone, the next wait for it says so.

@@ -20,6 +20,11 @@ pub(crate) use shared::{LazyRing, RingOffer};
 
 use crate::lend::ring::{self, Reader, Writer};
 
+/// The rings from one rank to others have at most this many lines together, 2 MiB. A line that a core has just read belongs to
+/// that core's caches, and costs the writer more than one that has left them for a cache that both share.
+const LINES: u16 = 32 << 10;
+/// No ring for messages of ranks has fewer lines; more are of no use to ranks that take turns on a core.
+const FEW_LINES: u16 = 1 << 10;
 /// The capacity of the ring of things.
 const THINGS: usize = 16;
 /// The receiver gives a heartbeat each time it has taken this many things from the spill.
@@ -54,6 +59,13 @@ pub(crate) enum Arrived<'a, T> {
     /// By reference, as copying what was just written would stall until the store buffer has drained.
     Record(&'a Record<'a>),
     Thing(T),
+}
+
+/// Returns how many lines the ring of messages from one rank to each of this many others has, a power of two. `at_once` says
+/// whether they can all run at the same time.
+pub(crate) fn lines_for(others: usize, at_once: bool) -> u16 {
+    let part = LINES / u16::try_from(others.max(1).next_power_of_two()).unwrap_or(LINES);
+    if at_once { part.max(FEW_LINES) } else { FEW_LINES }
 }
 
 /// Creates a queue whose ring has this many lines, a power of two.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use river_core::{Line, SharedLines, SharedName};
 use serde::{Deserialize, Serialize};
 
-use super::{Patience, Wait};
+use super::{LINES, Patience, Wait};
 use crate::lend::ring::{Reader, Writer, memory_of};
 
 /// A process is the writer of at most this many rings at a time.
@@ -17,9 +17,6 @@ const RINGS: usize = 256;
 static MADE: AtomicUsize = AtomicUsize::new(0);
 /// Messages of a pair before a ring is offered.
 const FEW: u32 = 8;
-
-/// No ring has more lines.
-const MOST_LINES: u16 = 4096;
 
 /// What the reader of a ring is told about it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,7 +28,7 @@ pub(crate) struct RingOffer {
 impl RingOffer {
     /// Joins the ring. Returns its reading side, or `None` if this process cannot open it.
     pub(crate) fn join(&self) -> Option<Reader<SharedLines>> {
-        if !self.lines.is_power_of_two() || self.lines > MOST_LINES {
+        if !self.lines.is_power_of_two() || self.lines > LINES {
             return None;
         }
         let reader = Reader::new(SharedLines::open(&self.name, memory_of(self.lines.into())).ok()?);

@@ -47,7 +47,7 @@ impl SharedLines {
     /// # Errors
     /// The system has no memory, or no file, left.
     pub fn create(lines: usize) -> io::Result<Self> {
-        Memory::create(length(lines)?).map(Self)
+        Memory::create(length(lines)?).map(Self::populated)
     }
 
     /// Opens lines that another process has created. Their number must be the same.
@@ -55,7 +55,12 @@ impl SharedLines {
     /// # Errors
     /// They cannot be opened: they belong to another user or machine, or have been [sealed](Self::seal).
     pub fn open(name: &SharedName, lines: usize) -> io::Result<Self> {
-        Memory::open(&name.0, length(lines)?).map(Self)
+        Memory::open(&name.0, length(lines)?).map(Self::populated)
+    }
+
+    fn populated(memory: Memory) -> Self {
+        memory.populate();
+        Self(memory)
     }
 
     /// Returns the name by which others open them.

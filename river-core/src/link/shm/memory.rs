@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::budget::Lease;
 use super::lines::Line;
@@ -105,6 +105,14 @@ impl Memory {
             return Err(io::ErrorKind::OutOfMemory.into());
         };
         Ok(Self { start, length, name, file: None, lease: None })
+    }
+
+    /// Has the kernel provide all pages now, which costs less than a fault for each. Without effect before Linux 5.14.
+    pub(super) fn populate(&self) {
+        // SAFETY: this is the mapping, whose contents stay as they are.
+        let _ = unsafe {
+            rustix::mm::madvise(self.start.as_ptr().cast(), self.length, Advice::LinuxPopulateWrite)
+        };
     }
 
     /// Returns the 32-bit number at this offset.
