@@ -148,7 +148,7 @@ impl Node {
             control::give_up_early(&stream)?;
         }
         let rings = rings.filter(|_| !sealed);
-        let offer = rings.and_then(|_| Offer::new().ok());
+        let offer = rings.and_then(|rings| Offer::new(rings.segments()).ok());
         let ring = offer.as_ref().map(Offer::name);
         let port = self.place.address.port();
         let program = self.program_of(to.host);

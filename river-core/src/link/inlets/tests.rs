@@ -64,7 +64,7 @@ impl Process {
     }
 
     fn ring_to(&self, other: &Process) -> ShmLink {
-        let offer = Offer::new().unwrap();
+        let offer = Offer::new(self.reader.rings().segments()).unwrap();
         let (host, doorbell) = self.connect(other, By::Ring);
         let rings = other.reader.rings();
         rings.attach(host, &offer.name()).unwrap();

@@ -24,12 +24,17 @@ pub(super) struct Lease {
 
 impl Default for Budget {
     fn default() -> Self {
-        let limit = getrlimit(Resource::As).current.and_then(|limit| usize::try_from(limit / PART).ok());
-        Self(AtomicUsize::new(limit.unwrap_or(MOST).min(MOST)))
+        Self::of(MOST)
     }
 }
 
 impl Budget {
+    /// Creates a budget of this many bytes, or of what the process may use if that is less.
+    pub(super) fn of(most: usize) -> Self {
+        let limit = getrlimit(Resource::As).current.and_then(|limit| usize::try_from(limit / PART).ok());
+        Self(AtomicUsize::new(limit.unwrap_or(most).min(most)))
+    }
+
     /// Reserves bytes of the budget; `None` if it has not enough left.
     pub(super) fn lease(self: &Arc<Self>, bytes: usize) -> Option<Lease> {
         self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).ok()?;

@@ -76,8 +76,13 @@ const fn gap_behind(route: usize) -> usize {
 pub(crate) struct Offer(RingWriter);
 
 impl Offer {
-    pub(crate) fn new() -> io::Result<Self> {
-        RingWriter::create().map(Self)
+    /// A process that has enough long rings, or little memory for them, offers short ones.
+    pub(crate) fn new(segments: &Segments) -> io::Result<Self> {
+        let ring = match segments.lease_ring(ring::LONG) {
+            Some(lease) => RingWriter::create(ring::LONG)?.with(lease),
+            None => RingWriter::create(ring::SHORT)?,
+        };
+        Ok(Self(ring))
     }
 
     /// Returns the name by which the peer can open it.

@@ -10,11 +10,15 @@
 use std::io;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use super::budget::Lease;
 use super::memory::Memory;
 use crate::protocol::MemoryName;
 
-/// Bytes in the buffer: a power of two.
-pub(super) const CAPACITY: usize = 256 << 10;
+/// Bytes in the buffer of a long ring: more than a core's second-level cache. A line that the reader has just read belongs to
+/// its core's caches, and costs the writer more than one that has left them for a cache that both share.
+pub(super) const LONG: usize = 2 << 20;
+/// Bytes in the buffer of a short one.
+pub(super) const SHORT: usize = 256 << 10;
 /// The length of the longest record in bytes.
 pub(super) const LONGEST: usize = (32 << 10) + 128;
 const LINE: usize = 64;
@@ -25,7 +29,6 @@ const AHEAD: usize = 8 * LINE;
 /// The counter has its own cache lines, including the adjacent ones that are fetched along with them.
 const TAIL: usize = 256;
 const BUFFER: usize = 4096;
-const LENGTH: usize = BUFFER + CAPACITY;
 /// The kind of record that fills the end of the buffer when the next record does not fit there.
 const FILL: u8 = 0xff;
 
@@ -58,14 +61,21 @@ fn size(len: usize) -> usize {
 #[derive(Debug)]
 pub(super) struct RingWriter {
     memory: Memory,
+    capacity: usize,
     head: u64,
     /// The reader's counter when it was last read.
     tail: u64,
 }
 
 impl RingWriter {
-    pub(super) fn create() -> io::Result<Self> {
-        Ok(Self { memory: Memory::create(LENGTH)?, head: 0, tail: 0 })
+    /// Creates a ring with a buffer of this many bytes, which must be [`LONG`] or [`SHORT`].
+    pub(super) fn create(capacity: usize) -> io::Result<Self> {
+        Ok(Self { memory: Memory::create(BUFFER + capacity)?, capacity, head: 0, tail: 0 })
+    }
+
+    /// Returns the same ring, which keeps the lease.
+    pub(super) fn with(self, lease: Lease) -> Self {
+        Self { memory: self.memory.with(lease), ..self }
     }
 
     pub(super) fn name(&self) -> MemoryName {
@@ -82,8 +92,8 @@ impl RingWriter {
     ) -> bool {
         debug_assert!(title.len <= LONGEST && title.kind != FILL);
         let size = size(title.len);
-        let mut at = self.head as usize % CAPACITY;
-        let fill = if at + size > CAPACITY { CAPACITY - at } else { 0 };
+        let mut at = self.head as usize % self.capacity;
+        let fill = if at + size > self.capacity { self.capacity - at } else { 0 };
         // The word behind the record must be free as well.
         if !self.has_room(fill + size + LINE) {
             return false;
@@ -104,10 +114,10 @@ impl RingWriter {
         head.iter().copied().for_each(&mut put);
         parts.for_each(put);
         debug_assert_eq!(to, BUFFER + at + WORD + title.len);
-        self.show(at, (at + size) % CAPACITY, title);
+        self.show(at, (at + size) % self.capacity, title);
         self.head += size as u64;
         // The processor itself fetches the other lines while they are written.
-        self.memory.fetch_to_write(BUFFER + (at + size + AHEAD) % CAPACITY);
+        self.memory.fetch_to_write(BUFFER + (at + size + AHEAD) % self.capacity);
         true
     }
 
@@ -117,7 +127,7 @@ impl RingWriter {
     }
 
     fn has_room(&mut self, bytes: usize) -> bool {
-        let room = |ring: &Self| CAPACITY - (ring.head - ring.tail) as usize;
+        let room = |ring: &Self| ring.capacity - (ring.head - ring.tail) as usize;
         if room(self) < bytes {
             let tail = self.memory.u64_at(TAIL).load(Acquire);
             // A nonsensical value changes nothing: the ring then looks full, and the link ends when the reader does.
@@ -133,6 +143,7 @@ impl RingWriter {
 #[derive(Debug)]
 pub(super) struct RingReader {
     memory: Memory,
+    capacity: usize,
     tail: u64,
     /// The value of `tail` that was published to the writer.
     told: u64,
@@ -148,14 +159,17 @@ pub(super) struct Record {
 impl RingReader {
     /// Accepts the ring that a peer offers.
     pub(super) fn attach(name: &MemoryName) -> io::Result<Self> {
-        Ok(Self { memory: Memory::open(name, LENGTH)?, tail: 0, told: 0 })
+        let capacity = [LONG, SHORT].into_iter().find(|capacity| (BUFFER + capacity) as u64 == name.length);
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "a ring of another length");
+        let capacity = capacity.ok_or_else(wrong)?;
+        Ok(Self { memory: Memory::open(name, BUFFER + capacity)?, capacity, tail: 0, told: 0 })
     }
 
     /// Returns the oldest record, which stays until it is [`passed`](Self::pass). Fails if the peer broke the protocol.
     #[inline]
     pub(super) fn front(&mut self) -> Result<Option<Record>, String> {
         loop {
-            let at = self.tail as usize % CAPACITY;
+            let at = self.tail as usize % self.capacity;
             let word = self.memory.u64_at(BUFFER + at).load(Acquire);
             if word == 0 {
                 return Ok(None);
@@ -165,14 +179,14 @@ impl RingReader {
                 if at == 0 {
                     return Err("a record fills the whole ring".into());
                 }
-                self.skip(CAPACITY - at);
+                self.skip(self.capacity - at);
                 continue;
             }
-            if title.len > LONGEST || at + size(title.len) > CAPACITY {
+            if title.len > LONGEST || at + size(title.len) > self.capacity {
                 return Err(format!("a record claims {} bytes", title.len));
             }
             // The reader will wait for the next record at this line anyway.
-            self.memory.fetch_to_read(BUFFER + (at + size(title.len)) % CAPACITY);
+            self.memory.fetch_to_read(BUFFER + (at + size(title.len)) % self.capacity);
             return Ok(Some(Record { title, at }));
         }
     }
@@ -190,7 +204,7 @@ impl RingReader {
 
     fn skip(&mut self, bytes: usize) {
         self.tail += bytes as u64;
-        if self.tail - self.told >= CAPACITY as u64 / 4 {
+        if self.tail - self.told >= self.capacity as u64 / 4 {
             self.told = self.tail;
             self.memory.u64_at(TAIL).store(self.tail, Release);
         }
@@ -198,7 +212,7 @@ impl RingReader {
 
     /// Whether everything that was written has been read.
     pub(super) fn is_empty(&self) -> bool {
-        self.memory.u64_at(BUFFER + self.tail as usize % CAPACITY).load(Acquire) == 0
+        self.memory.u64_at(BUFFER + self.tail as usize % self.capacity).load(Acquire) == 0
     }
 }
 
@@ -222,8 +236,8 @@ mod tests {
     proptest! {
         /// A ring is a queue of records. An empty ring has room for any record.
         #[test]
-        fn equals_a_queue(steps in prop::collection::vec((any::<bool>(), 0..=LONGEST), 1..200)) {
-            let mut writer = RingWriter::create().unwrap();
+        fn equals_a_queue(is_long: bool, steps in prop::collection::vec((any::<bool>(), 0..=LONGEST), 1..200)) {
+            let mut writer = RingWriter::create(if is_long { LONG } else { SHORT }).unwrap();
             let mut reader = RingReader::attach(&writer.name()).unwrap();
             let mut model = VecDeque::new();
             for (number, (write, len)) in (0_u16..).zip(steps) {
@@ -246,7 +260,7 @@ mod tests {
 
     #[test]
     fn records_pass_between_threads_in_order() {
-        let mut writer = RingWriter::create().unwrap();
+        let mut writer = RingWriter::create(SHORT).unwrap();
         let mut reader = RingReader::attach(&writer.name()).unwrap();
         const RECORDS: usize = 20_000;
         let len = |number: usize| number * 7919 % LONGEST / (1 + number % 50);
@@ -276,7 +290,7 @@ mod tests {
     #[test]
     fn a_peer_that_lies_is_an_error_not_a_fault() {
         let lie = |word: u64| {
-            let writer = RingWriter::create().unwrap();
+            let writer = RingWriter::create(SHORT).unwrap();
             let mut reader = RingReader::attach(&writer.name()).unwrap();
             writer.memory.u64_at(BUFFER).store(word, Release);
             reader.front().map(drop)
@@ -289,11 +303,11 @@ mod tests {
 
     #[test]
     fn a_reader_that_lies_makes_the_ring_look_full_at_most() {
-        let mut writer = RingWriter::create().unwrap();
+        let mut writer = RingWriter::create(SHORT).unwrap();
         writer.memory.u64_at(TAIL).store(u64::MAX, Release);
         let bytes = vec![0; LONGEST];
         let title = Title { kind: 1, mark: 0, len: LONGEST };
         let written = (0..100).take_while(|_| writer.write(title, &[&bytes], std::iter::empty())).count();
-        assert_eq!(written, CAPACITY / size(LONGEST));
+        assert_eq!(written, SHORT / size(LONGEST));
     }
 }

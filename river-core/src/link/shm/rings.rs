@@ -26,9 +26,9 @@ use crate::protocol::MemoryName;
 const TURN: usize = 64;
 /// The number of polls that take about as long as a spin-loop hint.
 const PER_PAUSE: u32 = 4;
-/// A turn ends after a payload of this many bytes: the receiver may then be done with it, and its memory still be in a cache,
-/// before the next one needs memory.
-const LARGE: usize = 256 << 10;
+/// A turn ends after payloads of this many bytes: the receiver may then be done with them, and their memory still be in a
+/// cache, before the next ones need memory.
+const BYTES: usize = 64 << 10;
 
 /// All rings from which this process reads.
 pub(crate) struct Rings {
@@ -198,35 +198,38 @@ impl Peer {
         if self.broken.is_some() {
             return false;
         }
+        let mut bytes = 0;
         for turn in 0..TURN {
             let record = match self.ring.front() {
                 Ok(Some(record)) => record,
                 Ok(None) => return turn > 0,
                 Err(error) => return self.fail(error),
             };
-            let large = match record.title.kind {
+            let read = match record.title.kind {
                 STREAM => self.read_stream(record, sink),
                 SEGMENT => self.read_segment(record),
                 PLACED => self.read_placed(record, sink),
                 _ => self.read_whole(record, sink, own),
             };
             self.ring.pass(record);
-            match large {
-                Ok(large) if large || own.as_ref().is_some_and(|own| own.taker.done) => return true,
-                Ok(_) => {}
+            match read {
+                Ok(payload) => bytes += payload,
                 Err(error) => return self.fail(error),
+            }
+            if bytes >= BYTES || own.as_ref().is_some_and(|own| own.taker.done) {
+                return true;
             }
         }
         true
     }
 
-    /// Reads a record that is an envelope. Returns whether it was a large one.
+    /// Reads a record that is an envelope. Returns how many bytes of memory its payload needed.
     fn read_whole(
         &mut self,
         record: Record,
         sink: &dyn Sink,
         own: &mut Option<Own<'_, '_>>,
-    ) -> Result<bool, String> {
+    ) -> Result<usize, String> {
         let Title { kind, mark, len } = record.title;
         let route = match kind & !HALF {
             NAMED => 0,
@@ -250,15 +253,15 @@ impl Peer {
         if let Some(own) = own
             && own.offer(sink, &Arriving { label, len, here: len, payload: &payload }) != Intake::Left
         {
-            return Ok(false);
+            return Ok(0);
         }
         let payload = frame::filled(len, &self.pool, |out| self.ring.read(record, start, out));
         sink.frame(self.host, Frame { kind: Kind::Envelope, envelope: label.with(payload.into()) });
-        Ok(len >= LARGE)
+        Ok(len)
     }
 
     /// Reads a record that announces a segment, which is not used unless it can be mapped.
-    fn read_segment(&self, record: Record) -> Result<bool, String> {
+    fn read_segment(&self, record: Record) -> Result<usize, String> {
         let mut said = vec![0; record.title.len];
         self.ring.read(record, 0, &mut said);
         let name = postcard::from_bytes(&said)
@@ -266,11 +269,11 @@ impl Peer {
         if let Err(error) = self.shared.map(&name) {
             tracing::debug!(host = %self.host, %error, "memory of a peer cannot be mapped");
         }
-        Ok(false)
+        Ok(0)
     }
 
-    /// Reads a record that says where the payload of an envelope lies. Returns `true`.
-    fn read_placed(&self, record: Record, sink: &dyn Sink) -> Result<bool, String> {
+    /// Reads a record that says where the payload of an envelope lies. Returns the payload's length.
+    fn read_placed(&self, record: Record, sink: &dyn Sink) -> Result<usize, String> {
         const FIXED: usize = SEQ + ROUTE + size_of::<u64>();
         let said_len = record.title.len.checked_sub(FIXED).ok_or("a record is too short")?;
         let (mut seq, mut route, mut count) = ([0; SEQ], Route::zeroed(), [0; size_of::<u64>()]);
@@ -280,14 +283,15 @@ impl Peer {
         let mut said = vec![0; said_len];
         self.ring.read(record, FIXED, &mut said);
         let payload = self.shared.payload(u64::from_le_bytes(count), &said)?;
+        let len = payload.len();
         let envelope = route.label(u64::from_le_bytes(seq)).with(payload);
         sink.frame(self.host, Frame { kind: Kind::Envelope, envelope });
-        Ok(true)
+        Ok(len)
     }
 
-    /// Reads a record that is a part of a stream of frames. Returns whether there was a large one among them.
-    fn read_stream(&mut self, record: Record, sink: &dyn Sink) -> Result<bool, String> {
-        let (mut done, mut large) = (0, false);
+    /// Reads a record that is a part of a stream of frames. Returns how long the payloads of those were that are now complete.
+    fn read_stream(&mut self, record: Record, sink: &dyn Sink) -> Result<usize, String> {
+        let (mut done, mut bytes) = (0, 0);
         while done < record.title.len {
             let space = self.decoder.space();
             let n = space.len().min(record.title.len - done);
@@ -295,11 +299,11 @@ impl Peer {
             self.decoder.advance(n);
             done += n;
             while let Some(frame) = self.decoder.next().map_err(|error| error.to_string())? {
-                large |= frame.envelope.payload.len() >= LARGE;
+                bytes += frame.envelope.payload.len();
                 sink.frame(self.host, frame);
             }
         }
-        Ok(large)
+        Ok(bytes)
     }
 
     fn fail(&mut self, error: String) -> bool {
@@ -326,7 +330,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::link::shm::ring::RingWriter;
+    use crate::link::shm::ring::{RingWriter, SHORT};
     use crate::link::{By, Reader};
 
     struct Closed(Sender<(HostId, String)>);
@@ -343,7 +347,7 @@ mod tests {
     fn a_peer_that_writes_nonsense_is_told_as_gone_with_the_reason() {
         let (closed, ends) = channel();
         let (reader, host) = (Reader::start(Arc::new(Closed(closed))).unwrap(), HostId::fresh());
-        let mut ring = RingWriter::create().unwrap();
+        let mut ring = RingWriter::create(SHORT).unwrap();
         reader.rings().attach(host, &ring.name()).unwrap();
         let title = Title { kind: 99, mark: 0, len: 8 };
         assert!(ring.write(title, &[&[0; 8]], std::iter::empty()));

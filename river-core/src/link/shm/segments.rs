@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bytemuck::{Pod, Zeroable};
 use bytes::Bytes;
 
-use super::budget::Budget;
+use super::budget::{Budget, Lease};
 use super::memory::{FIRST, Memory, View};
 use crate::envelope::Payload;
 use crate::frame;
@@ -37,6 +37,8 @@ const HUGE: usize = if cfg!(test) { 512 << 10 } else { 4 << 20 };
 /// Parts begin at multiples of this, so that they can be viewed as numbers of any type.
 const ALIGN: usize = 64;
 
+/// The most bytes that the long rings of a process have.
+const RINGS: usize = 16 << 20;
 /// The most segments that a process creates for one peer.
 const SEGMENTS: usize = 8;
 /// The offset at which the peer sets a flag once it has mapped the segment.
@@ -117,13 +119,22 @@ pub(super) struct Shared {
 }
 
 /// State shared by all segments of a process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct All {
     /// For the segments that it creates, and for those that it maps.
     made: Arc<Budget>,
     mapped: Arc<Budget>,
+    /// For long rings.
+    rings: Arc<Budget>,
     /// Whether any have memory that can be returned to the system, now or later.
     used: AtomicBool,
+}
+
+impl Default for All {
+    fn default() -> Self {
+        let (made, mapped, used) = Default::default();
+        Self { made, mapped, rings: Budget::of(RINGS).into(), used }
+    }
 }
 
 /// The segments of a process.
@@ -149,6 +160,11 @@ impl Segments {
         let shared = by_peer.entry(peer).or_insert_with(new);
         shared.users.fetch_add(1, SeqCst);
         shared.clone()
+    }
+
+    /// Reserves this many bytes for a long ring, if there is enough left.
+    pub(super) fn lease_ring(&self, bytes: usize) -> Option<Lease> {
+        self.all.rings.lease(bytes)
     }
 
     /// Whether there is no memory to return to the system, now or later.
