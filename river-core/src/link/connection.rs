@@ -19,8 +19,9 @@ use crate::pool::Pool;
 const TURN: usize = 16;
 /// A VR is shown an envelope that is still arriving once this much of it has come: more than any layer's header.
 const HEAD: usize = 256;
-/// A longer envelope is not shown while it arrives, so that no thread is kept from polling for too long.
-const LONGEST: usize = 1 << 20;
+/// The longest payload that is shown while it arrives, so that no thread is kept from polling for too long: one mebibyte and
+/// some headers.
+pub(super) const LONGEST: usize = (1 << 20) + (4 << 10);
 /// How long to wait for the next bytes of such an envelope, and for all of them.
 const GAP: Duration = Duration::from_micros(20);
 const WHOLE: Duration = Duration::from_micros(500);

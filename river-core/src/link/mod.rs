@@ -103,7 +103,11 @@ impl Link {
 
     /// Returns the longest payload that it moves in one piece, if it has such a limit.
     pub(crate) fn handy_size(&self) -> Option<usize> {
-        matches!(self, Link::Shm(_)).then_some(ShmLink::WHOLE)
+        match self {
+            Link::Shm(_) => Some(ShmLink::WHOLE),
+            Link::Tcp(link) if !link.is_sealed() => Some(connection::LONGEST),
+            _ => None,
+        }
     }
 
     /// Sends a frame to another process. On failure the link is unusable.

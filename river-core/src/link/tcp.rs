@@ -176,6 +176,11 @@ impl TcpLink {
         Ok(Self { stream, out, room, sealing, traffic })
     }
 
+    /// Whether what it sends is encrypted, as it is unless both ends are on this machine.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealing.is_some()
+    }
+
     /// Writes a frame, or leaves it to the thread that is writing. Fails with the text of the connection's error.
     pub(crate) fn send(&self, kind: Kind, envelope: &Envelope) -> Result<(), String> {
         let mut out = self.enter()?;

@@ -86,13 +86,12 @@ const EAGER_SHM: usize = 8 << 10;
 const EAGER_LOCAL: usize = 4 << 10;
 /// Up to this many bytes, copying the data behind its header is cheaper than sending two parts.
 const INLINE: usize = 4 << 10;
-/// The longest piece of a message, header included, so that two of them fit into a second-level cache; shorter if that suits
-/// the link better.
-const PIECE: usize = 128 << 10;
+/// The longest piece of a message; shorter if that suits the link better.
+const PIECE: usize = 1 << 20;
 /// The length of a piece is a multiple of this, so that all pieces have the same alignment in memory.
 const GRAIN: usize = 4 << 10;
-/// A message is cut into at least this many pieces, unless they would become too short: one is copied out while the next is
-/// copied in.
+/// If pieces are shorter than that, a message is cut into at least this many, unless they would become too short: one is copied
+/// out while the next is copied in.
 const PIECES: usize = 4;
 
 /// How a send completes (MPI 1.3, section 3.4).

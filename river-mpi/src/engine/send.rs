@@ -7,7 +7,7 @@ use bytes::Bytes;
 use river_core::Payload;
 
 use super::cma::Seal;
-use super::{Engine, GRAIN, INLINE, Landing, Mode, Op, OpId, OpState, PIECES, Sending};
+use super::{Engine, GRAIN, INLINE, Landing, Mode, Op, OpId, OpState, PIECE, PIECES, Sending};
 use crate::error::{MpiError, Result};
 use crate::header::Kind;
 use crate::job::Report;
@@ -99,7 +99,9 @@ impl Engine<'_> {
 
     /// Returns the length of the pieces of a message.
     pub(super) fn piece_of(&self, to: u32, length: usize) -> usize {
-        (length / PIECES).next_multiple_of(GRAIN).clamp(2 * GRAIN, self.piece(to).max(2 * GRAIN))
+        let most = self.piece(to);
+        let pieces = if most < PIECE { PIECES } else { 1 };
+        (length / pieces).next_multiple_of(GRAIN).clamp(2 * GRAIN, most.max(2 * GRAIN))
     }
 
     fn send_pieces(&self, to: u32, key: Key, receive: u64, data: &[u8]) -> Result {

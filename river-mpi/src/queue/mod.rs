@@ -219,6 +219,14 @@ mod tests {
     }
 
     #[test]
+    fn the_more_ranks_there_are_the_shorter_their_rings() {
+        let lengths: Vec<u16> = (0..6).map(|others| lines_for(others, true)).collect();
+        assert_eq!(lengths, [LINES, LINES, LINES / 2, LINES / 4, LINES / 4, LINES / 8]);
+        assert_eq!(lines_for(usize::MAX / 2, true), FEW_LINES);
+        assert_eq!(lines_for(1, false), FEW_LINES);
+    }
+
+    #[test]
     fn a_panic_of_who_takes_loses_what_was_taken_and_nothing_else() {
         let (mut sender, mut receiver) = queue(256);
         for (number, len) in [(0, 3), (1, 4), (2, 6)] {
