@@ -7,7 +7,7 @@ use bytes::Bytes;
 use river_core::Payload;
 
 use super::cma::Seal;
-use super::{Engine, GRAIN, INLINE, Landing, Mode, Op, OpId, OpState, PIECE, PIECES, Sending};
+use super::{EAGER_SHM, Engine, GRAIN, INLINE, Landing, Mode, Op, OpId, OpState, PIECE, PIECES, Sending};
 use crate::error::{MpiError, Result};
 use crate::header::Kind;
 use crate::job::Report;
@@ -285,7 +285,7 @@ impl Engine<'_> {
         if data.len() > self.eager(to) {
             return self.offer(to, key, &data.clone(), Some(data), buffered).map(Sending::UnderWay);
         }
-        if data.len() <= INLINE || mode == Mode::Synchronous {
+        if self.copies(to, data.len()) || mode == Mode::Synchronous {
             return self.isend_slice(to, key, &data, mode);
         }
         let ticket = self.next_ticket();
@@ -295,10 +295,16 @@ impl Engine<'_> {
 
     /// Sends a message of any length eagerly and without copying it; for messages that are known to be wanted.
     pub(crate) fn send_shared(&self, to: u32, key: Key, data: Bytes) -> Result {
-        if data.len() <= INLINE {
+        if self.copies(to, data.len()) {
             return self.send_eager(to, key, Kind::Eager, 0, &data);
         }
         self.send_parts(to, key, 0, data)
+    }
+
+    /// Whether data of this length is copied behind its header even if it could be handed over: that is cheaper, or it is
+    /// copied anyway.
+    fn copies(&self, to: u32, len: usize) -> bool {
+        len <= INLINE || (len <= EAGER_SHM && self.local(to).is_none() && self.shares_memory(to))
     }
 
     /// Sends a whole message with its data as a part of its own.
