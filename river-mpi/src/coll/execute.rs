@@ -18,7 +18,8 @@ use smallvec::SmallVec;
 
 use super::memory::Memory;
 use super::offers::Offers;
-use super::plan::{Plan, Span, Step};
+use super::plan::{Plan, Step};
+use super::span::Span;
 use super::wire::{Message, Wire};
 use crate::element::Element;
 use crate::error::MpiError;

@@ -7,7 +7,8 @@
 //! R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH (2005),
 //! 4.4.
 
-use super::plan::{Plan, Side, Span};
+use super::plan::{Plan, Side};
+use super::span::Span;
 
 /// Which ranks take part, and under which numbers.
 #[derive(Clone, Copy, Debug)]

@@ -8,8 +8,9 @@
 use std::ops::Range;
 
 use super::fold::Fold;
-use super::plan::{Plan, Side, Span};
+use super::plan::{Plan, Side};
 use super::shape::shares;
+use super::span::Span;
 
 /// The pieces that a rank held, before each round and at the end.
 pub(super) struct Halving {

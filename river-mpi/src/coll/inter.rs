@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::algorithm::plan_of;
-use super::plan::{NOTHING, Plan, Span, input, output};
+use super::plan::Plan;
 use super::shape::{Hosts, Shape};
+use super::span::{NOTHING, Span, input, output};
 use super::tuning::{Tuned, Tuning};
 use super::{Barrier, Bcast, Gatherv, Reduce, Scatterv};
 use crate::error::Result;

@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::plan::{Buffer, Side, Span};
+use super::plan::Side;
+use super::span::{Buffer, Span};
 use super::wire::Message;
 use crate::element::{self, Element};
 use crate::lend::{Loan, Region};

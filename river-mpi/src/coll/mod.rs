@@ -7,7 +7,7 @@
 //!
 //! # Modules
 //!
-//! * `plan`, `shape`, `algorithm`: the input and the output of an algorithm.
+//! * `plan`, `span`, `shape`, `algorithm`: the input and the output of an algorithm.
 //! * One module for each operation, with one file for each algorithm, whose docs state its cost, its requirements and its
 //!   source: [`barrier`], [`bcast`], [`gather`], [`scatter`], [`allgather`], [`alltoall`], [`reduce`], [`allreduce`],
 //!   [`reduce_scatter`], [`scan`]. `tree`, `fold` and `halving` are shared by several algorithms; `inter` has the plans
@@ -43,6 +43,7 @@ pub mod scatter;
 mod shape;
 mod short;
 mod simulate;
+mod span;
 mod tree;
 mod tuning;
 mod wire;
@@ -59,7 +60,7 @@ pub(crate) use inter::{Inter, InterCall, InterRoot, MakeInter, Sides};
 pub(crate) use memory::{Input, Memory};
 pub use oracle::{Checked, check, check_dyn};
 pub(crate) use parcels::Parcels;
-pub use plan::{Buffer, NOTHING, Plan, Side, Span, input, output};
+pub use plan::{Plan, Side};
 pub(crate) use planner::{Planned, Planner};
 pub use reduce::Reduce;
 pub use reduce_scatter::ReduceScatter;
@@ -69,6 +70,7 @@ pub(crate) use shape::Call;
 pub use shape::{Hosts, Shape, consecutive, log2_ceil, share, shares};
 pub(crate) use short::{Buffers, run_short};
 pub use simulate::{Cost, Outcome, cost};
+pub use span::{Buffer, NOTHING, Span, input, output};
 pub use tuning::{Names, Tuned, Tuning};
 pub(crate) use wire::{INLINE, Landed, Message, SHORT, Wire};
 

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::memory::Memory;
-use super::plan::Span;
+use super::span::Span;
 use super::wire::Wire;
 use crate::element::{self, Element};
 

@@ -8,7 +8,8 @@ use std::rc::Rc;
 use bytes::{Buf, Bytes};
 
 use super::execute::{Mismatch, Progress};
-use super::plan::{Buffer, Plan, Span, Step};
+use super::plan::{Plan, Step};
+use super::span::{Buffer, Span};
 use super::wire::{Message, Wire};
 
 /// One rank's part of one operation on values, under way.

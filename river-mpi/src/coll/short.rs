@@ -12,7 +12,8 @@ use smallvec::SmallVec;
 
 use super::execute::{Mismatch, with_received};
 use super::memory::Input;
-use super::plan::{Buffer, Plan, Side, Span, Step};
+use super::plan::{Plan, Side, Step};
+use super::span::{Buffer, Span};
 use super::wire::{INLINE, Landed, Wire};
 use crate::element::{self, Element};
 use crate::op::Operator;

@@ -7,8 +7,9 @@
 //! (1997).
 
 use crate::coll::algorithm::Algorithm;
-use crate::coll::plan::{Plan, input, output};
+use crate::coll::plan::Plan;
 use crate::coll::shape::{Shape, log2_ceil};
+use crate::coll::span::{input, output};
 
 use super::{Allgather, also_for_different_lengths};
 

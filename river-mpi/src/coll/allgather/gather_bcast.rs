@@ -5,8 +5,9 @@
 //! E. Chan et al.: Collective Communication: Theory, Practice, and Experience (2007).
 
 use crate::coll::algorithm::{Algorithm, plan_of};
-use crate::coll::plan::{NOTHING, Plan, input, output};
+use crate::coll::plan::Plan;
 use crate::coll::shape::Shape;
+use crate::coll::span::{NOTHING, input, output};
 use crate::coll::{bcast, gather};
 
 use super::Allgather;

@@ -5,8 +5,9 @@
 //! R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH (2005).
 
 use crate::coll::algorithm::{Algorithm, needs};
-use crate::coll::plan::{Plan, input, output};
+use crate::coll::plan::Plan;
 use crate::coll::shape::{Shape, log2_ceil};
+use crate::coll::span::{input, output};
 
 use super::{Allgather, also_for_different_lengths};
 

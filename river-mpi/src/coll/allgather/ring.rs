@@ -6,8 +6,9 @@
 //! R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH (2005).
 
 use crate::coll::algorithm::Algorithm;
-use crate::coll::plan::{Plan, input, output};
+use crate::coll::plan::Plan;
 use crate::coll::shape::Shape;
+use crate::coll::span::{input, output};
 
 use super::{Allgather, also_for_different_lengths};
 

@@ -5,8 +5,9 @@
 //! switches between ranks if there are more ranks than cores.
 
 use crate::coll::algorithm::Algorithm;
-use crate::coll::plan::{Plan, Side, input, output};
+use crate::coll::plan::{Plan, Side};
 use crate::coll::shape::Shape;
+use crate::coll::span::{input, output};
 
 use super::Allreduce;
 

@@ -4,8 +4,9 @@
 //! on a few ranks of one host, where sending is cheap and combining dominates.
 
 use crate::coll::algorithm::Algorithm;
-use crate::coll::plan::{Plan, Side, input, output};
+use crate::coll::plan::{Plan, Side};
 use crate::coll::shape::{Shape, share};
+use crate::coll::span::{input, output};
 
 use super::Allreduce;
 

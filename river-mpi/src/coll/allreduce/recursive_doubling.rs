@@ -7,8 +7,9 @@
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::fold::Fold;
-use crate::coll::plan::{Plan, Side, input, output};
+use crate::coll::plan::{Plan, Side};
 use crate::coll::shape::{Shape, log2_ceil};
+use crate::coll::span::{input, output};
 
 use super::Allreduce;
 

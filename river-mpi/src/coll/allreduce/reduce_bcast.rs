@@ -7,9 +7,10 @@
 
 use crate::coll::algorithm::{Algorithm, plan_of};
 use crate::coll::bcast;
-use crate::coll::plan::{NOTHING, Plan, input, output};
+use crate::coll::plan::Plan;
 use crate::coll::reduce;
 use crate::coll::shape::Shape;
+use crate::coll::span::{NOTHING, input, output};
 
 use super::Allreduce;
 

@@ -7,8 +7,9 @@
 //! P. Patarasuk, X. Yuan: Bandwidth Optimal All-reduce Algorithms for Clusters of Workstations (2009).
 
 use crate::coll::algorithm::{Algorithm, needs};
-use crate::coll::plan::{Plan, Side, input, output};
+use crate::coll::plan::{Plan, Side};
 use crate::coll::shape::{Shape, share};
+use crate::coll::span::{input, output};
 
 use super::Allreduce;
 

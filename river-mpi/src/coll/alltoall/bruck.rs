@@ -9,8 +9,9 @@
 //! (1997).
 
 use crate::coll::algorithm::Algorithm;
-use crate::coll::plan::{Plan, Span, input, output};
+use crate::coll::plan::Plan;
 use crate::coll::shape::{Shape, log2_ceil};
+use crate::coll::span::{Span, input, output};
 
 use super::Alltoall;
 

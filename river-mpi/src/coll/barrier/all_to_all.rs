@@ -4,8 +4,9 @@
 //! context switches between ranks if there are more ranks than cores.
 
 use crate::coll::algorithm::Algorithm;
-use crate::coll::plan::{NOTHING, Plan};
+use crate::coll::plan::Plan;
 use crate::coll::shape::Shape;
+use crate::coll::span::NOTHING;
 
 use super::Barrier;
 

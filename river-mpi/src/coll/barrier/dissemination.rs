@@ -5,8 +5,9 @@
 //! D. Hensgen, R. Finkel, U. Manber: Two Algorithms for Barrier Synchronization (1988).
 
 use crate::coll::algorithm::Algorithm;
-use crate::coll::plan::{NOTHING, Plan};
+use crate::coll::plan::Plan;
 use crate::coll::shape::{Shape, log2_ceil};
+use crate::coll::span::NOTHING;
 
 use super::Barrier;
 

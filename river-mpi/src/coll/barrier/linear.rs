@@ -5,8 +5,9 @@
 //! In Open MPI: `linear`.
 
 use crate::coll::algorithm::Algorithm;
-use crate::coll::plan::{NOTHING, Plan};
+use crate::coll::plan::Plan;
 use crate::coll::shape::Shape;
+use crate::coll::span::NOTHING;
 
 use super::Barrier;
 

@@ -7,8 +7,9 @@
 
 use crate::coll::algorithm::Algorithm;
 use crate::coll::fold::Fold;
-use crate::coll::plan::{NOTHING, Plan};
+use crate::coll::plan::Plan;
 use crate::coll::shape::{Shape, log2_ceil};
+use crate::coll::span::NOTHING;
 
 use super::Barrier;
 

@@ -6,8 +6,9 @@
 //! Performance (2000).
 
 use crate::coll::algorithm::{Algorithm, plan_of};
-use crate::coll::plan::{NOTHING, Plan};
+use crate::coll::plan::Plan;
 use crate::coll::shape::Shape;
+use crate::coll::span::NOTHING;
 
 use super::{Barrier, Dissemination};
 

@@ -5,8 +5,9 @@
 //! R. Thakur, R. Rabenseifner, W. Gropp: Optimization of Collective Communication Operations in MPICH (2005).
 
 use crate::coll::algorithm::Algorithm;
-use crate::coll::plan::{Plan, output};
+use crate::coll::plan::Plan;
 use crate::coll::shape::Shape;
+use crate::coll::span::output;
 use crate::coll::tree;
 
 use super::Bcast;

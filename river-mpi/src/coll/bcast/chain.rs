@@ -6,8 +6,9 @@
 //! In Open MPI: `pipeline`.
 
 use crate::coll::algorithm::Algorithm;
-use crate::coll::plan::{Plan, output};
+use crate::coll::plan::Plan;
 use crate::coll::shape::Shape;
+use crate::coll::span::output;
 
 use super::Bcast;
 

@@ -7,8 +7,9 @@
 //! Communication Library (1994).
 
 use crate::coll::algorithm::Algorithm;
-use crate::coll::plan::{Plan, Span, output};
+use crate::coll::plan::Plan;
 use crate::coll::shape::{Shape, shares};
+use crate::coll::span::{Span, output};
 use crate::coll::tree;
 
 use super::Bcast;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{Execution, LONG_PIECE, Mismatch};
 use crate::coll::memory::Memory;
 use crate::coll::offers::Offers;
-use crate::coll::plan::Span;
+use crate::coll::span::Span;
 use crate::coll::wire::{Landed, Message, Wire};
 use crate::element::{self, Element};
 

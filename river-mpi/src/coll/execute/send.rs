@@ -6,7 +6,8 @@ use smallvec::SmallVec;
 use super::{Carried, Execution, LONG_PIECE, SHARE};
 use crate::coll::memory::Memory;
 use crate::coll::offers::Offers;
-use crate::coll::plan::{Span, Step};
+use crate::coll::plan::Step;
+use crate::coll::span::Span;
 use crate::coll::wire::Wire;
 use crate::element::{self, Element};
 

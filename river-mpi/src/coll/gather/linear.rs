@@ -5,8 +5,9 @@
 //! In Open MPI: `basic_linear`.
 
 use crate::coll::algorithm::Algorithm;
-use crate::coll::plan::{Plan, input, output};
+use crate::coll::plan::Plan;
 use crate::coll::shape::Shape;
+use crate::coll::span::{input, output};
 
 use super::{Gather, Gatherv};
 

@@ -9,8 +9,9 @@
 use crate::coll::algorithm::Algorithm;
 use crate::coll::fold::Fold;
 use crate::coll::halving::{Halving, other_half};
-use crate::coll::plan::{Plan, input, output};
+use crate::coll::plan::Plan;
 use crate::coll::shape::Shape;
+use crate::coll::span::{input, output};
 
 use super::Reduce;
 

@@ -7,8 +7,9 @@
 //! Performance (2000).
 
 use crate::coll::algorithm::{Algorithm, needs, plan_of};
-use crate::coll::plan::{NOTHING, Plan, input, output};
+use crate::coll::plan::Plan;
 use crate::coll::shape::Shape;
+use crate::coll::span::{NOTHING, input, output};
 
 use super::{Binomial, Reduce};
 

@@ -8,8 +8,9 @@
 //! 4.3.
 
 use crate::coll::algorithm::{Algorithm, needs};
-use crate::coll::plan::{Plan, Side, Span, input, output};
+use crate::coll::plan::{Plan, Side};
 use crate::coll::shape::{Shape, log2_ceil};
+use crate::coll::span::{Span, input, output};
 
 use super::ReduceScatter;
 

@@ -5,8 +5,9 @@
 //! In Open MPI: `non-overlapping`.
 
 use crate::coll::algorithm::{Algorithm, plan_of};
-use crate::coll::plan::{NOTHING, Plan, input, output};
+use crate::coll::plan::Plan;
 use crate::coll::shape::Shape;
+use crate::coll::span::{NOTHING, input, output};
 use crate::coll::{reduce, scatter};
 
 use super::ReduceScatter;

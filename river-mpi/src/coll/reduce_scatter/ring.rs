@@ -7,8 +7,9 @@
 //! algorithm.
 
 use crate::coll::algorithm::{Algorithm, needs};
-use crate::coll::plan::{Plan, Side, input, output};
+use crate::coll::plan::{Plan, Side};
 use crate::coll::shape::Shape;
+use crate::coll::span::{input, output};
 
 use super::ReduceScatter;
 

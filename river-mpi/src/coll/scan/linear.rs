@@ -5,8 +5,9 @@
 //! In Open MPI: `linear`.
 
 use crate::coll::algorithm::Algorithm;
-use crate::coll::plan::{Plan, Side, input, output};
+use crate::coll::plan::{Plan, Side};
 use crate::coll::shape::Shape;
+use crate::coll::span::{input, output};
 
 use super::{Exscan, Scan};
 

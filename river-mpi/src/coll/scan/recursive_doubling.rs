@@ -5,8 +5,9 @@
 //! W. D. Hillis, G. L. Steele: Data Parallel Algorithms (1986).
 
 use crate::coll::algorithm::Algorithm;
-use crate::coll::plan::{Plan, Side, input, output};
+use crate::coll::plan::{Plan, Side};
 use crate::coll::shape::{Shape, log2_ceil};
+use crate::coll::span::{input, output};
 
 use super::{Exscan, Scan};
 

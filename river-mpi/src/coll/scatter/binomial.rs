@@ -6,8 +6,9 @@
 //! spanning tree.
 
 use crate::coll::algorithm::Algorithm;
-use crate::coll::plan::{Plan, input, output};
+use crate::coll::plan::Plan;
 use crate::coll::shape::Shape;
+use crate::coll::span::{input, output};
 use crate::coll::tree;
 
 use super::Scatter;
