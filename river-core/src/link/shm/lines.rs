@@ -42,7 +42,7 @@ pub struct SharedLines(Memory);
 pub struct SharedName(MemoryName);
 
 impl SharedLines {
-    /// Creates this many lines, whose words all are 0.
+    /// Creates this many lines, whose words all are 0. Their memory is allocated now, not when it is first used.
     ///
     /// # Errors
     /// The system has no memory, or no file, left.
