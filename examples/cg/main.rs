@@ -101,8 +101,6 @@ fn program(args: &Args) -> river::Result<bool> {
     if args.json {
         let report = serde_json::json!({
             "class": class, "ranks": ranks, "zeta": zeta, "verified": verified, "seconds": seconds, "mops": mops,
-            // So that two runs can be compared to the last bit.
-            "steps": outcome.steps,
         });
         print(|out| writeln!(out, "{report}"))?;
         return Ok(verified);

@@ -1,4 +1,4 @@
-//! `cg --checkpoint-every`, killed at any time and restored: the same residuals and estimates, to the last bit.
+//! `cg --checkpoint-every`, killed at any time and restored: the same zeta, to the last bit.
 
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
@@ -30,6 +30,7 @@ fn result(mut command: Command) -> String {
     let mut result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(result["verified"], true);
     let fields = result.as_object_mut().unwrap();
+    assert!(fields.keys().eq(["class", "mops", "ranks", "seconds", "verified", "zeta"]), "{fields:?}");
     fields.remove("seconds");
     fields.remove("mops");
     result.to_string()
