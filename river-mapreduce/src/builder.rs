@@ -91,7 +91,7 @@ impl<M: MapReduce> Job<M> {
     /// not fit is spilled to temporary files. Default: half the memory of the VMs' machines.
     ///
     /// The limit covers the data that the job moves; a single record or value that user code holds must fit besides.
-    /// Each VM needs 16 MiB: 12 for its process, 4 for records. With less the job runs nevertheless, exceeds the limit,
+    /// Each VM needs 24 MiB: 20 for its process, 4 for records. With less the job runs nevertheless, exceeds the limit,
     /// and warns in its report and through `tracing`.
     pub fn memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);

@@ -1,7 +1,7 @@
 //! Divides the memory of a job among its VMs, and that of a VM among its uses.
 
-/// What a VM's process needs besides the data of jobs: code, threads, links.
-const PROCESS: u64 = 12 << 20;
+/// What a VM's process needs besides the data of jobs: code, threads, and the rings to and from two processes of its machine.
+const PROCESS: u64 = 20 << 20;
 /// With less than this for records, a process exceeds its share.
 const RECORDS: u64 = 4 << 20;
 /// More memory than this for unsorted records makes nothing faster.

@@ -100,11 +100,11 @@ fn a_memory_limit_that_cannot_be_kept_is_said_to_be_none() {
     let scene = Scene::new();
     let (_, stderr) = scene.succeeds("mr_sort", &["--vms", "2", "--memory", "5", "check", "20000"]);
     for part in
-        ["a memory limit of 5.0 MiB cannot be kept", "2 VMs need at least 32.0 MiB", "raise the limit"]
+        ["a memory limit of 5.0 MiB cannot be kept", "2 VMs need at least 48.0 MiB", "raise the limit"]
     {
         assert!(stderr.contains(part), "{part:?} is not in {stderr}");
     }
-    let (stdout, stderr) = scene.succeeds("mr_sort", &["--vms", "2", "--memory", "32", "check", "20000"]);
+    let (stdout, stderr) = scene.succeeds("mr_sort", &["--vms", "2", "--memory", "48", "check", "20000"]);
     assert!(!stderr.contains("cannot be kept"), "{stderr}");
     assert!(stdout.contains("sorted: true"), "{stdout}");
 }
