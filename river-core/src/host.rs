@@ -130,8 +130,12 @@ fn run(stdin: File) -> Result<(), ControlError> {
         let join = Hello::Join { program, host: spec.host, port };
         let (_, stream) = control::dial(spec.initiator, &key, &join).await?;
         let (to, from) = control::split(stream);
-        serve_program(node.clone(), to, from, asked, spec.taped).await;
+        let is_stopped = serve_program(node.clone(), to, from, asked, spec.taped).await;
         service::farewell(&node).await;
+        if !is_stopped {
+            // The VM, which otherwise ends what VRs have started, may have been killed together with the program.
+            lifeline::end();
+        }
         Ok(())
     })
 }
@@ -204,14 +208,14 @@ pub(crate) async fn accept_data(node: Arc<Node>, hello: Hello, stream: Connectio
     }
 }
 
-/// Serves the initiator until it says stop or is gone.
+/// Serves the initiator until it says stop or is gone. Returns whether it said so.
 async fn serve_program(
     node: Arc<Node>,
     to: rt::Sender<FromHost>,
     mut from: Incoming<ToHost>,
     asked: rt::Receiver<Asked>,
     taped: bool,
-) {
+) -> bool {
     let waiting: Arc<std::sync::Mutex<HashMap<u64, Sender<Reply>>>> = Arc::default();
     let (answers, requester) = (waiting.clone(), to.clone());
     rt::spawn(async move {
@@ -239,7 +243,7 @@ async fn serve_program(
             }
         });
     }
-    loop {
+    let is_stopped = loop {
         match from.next().await {
             Ok(Some(ToHost::Translate { image, exports })) => {
                 let triple = image::host_triple();
@@ -292,13 +296,14 @@ async fn serve_program(
             Ok(Some(ToHost::Inspect { ticket })) => {
                 let _ = to.try_send(FromHost::Inspected { ticket, report: node.status() });
             }
-            Ok(Some(ToHost::Stop) | None) => break,
+            Ok(Some(ToHost::Stop)) => break true,
+            Ok(None) => break false,
             Err(error) => {
                 tracing::warn!(%error, "lost the program");
-                break;
+                break false;
             }
         }
-    }
+    };
     rt::cancel(beat);
     rt::cancel(arrivals);
     // Callers that wait for an answer from the program will not get one.
@@ -314,6 +319,7 @@ async fn serve_program(
         // this process with half of the trace unsent.
         while !matches!(from.next().await, Ok(Some(ToHost::Stop) | None) | Err(_)) {}
     }
+    is_stopped
 }
 
 /// Sends the traces of the VRs of this process.

@@ -38,8 +38,8 @@ fn wait(lifeline: &OwnedFd, vm: Pid) {
     }
 }
 
-/// Ends this process at once: there is nobody left to notify.
-fn end() {
+/// Ends this process and all others of its group at once: there is nobody left to notify.
+pub(crate) fn end() {
     let this = getpid();
     if getpgrp() == this {
         let _ = rustix::process::kill_process_group(this, Signal::KILL);
