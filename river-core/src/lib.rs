@@ -64,6 +64,7 @@
 //! A module uses only modules above it in this list.
 //!
 //! * `naming`: readable names of types
+//! * `aliasing`: copies of long slices that are fast wherever these lie
 //! * `id`: ids
 //! * `machine`: names of this machine and this process, for people
 //! * `notice`: printing to a terminal that may be closed
@@ -111,6 +112,7 @@
 //! * `testing`: helpers for the tests of other layers
 //! * `sim`: the delivery guarantees on a simulated network
 
+pub mod aliasing;
 mod apart;
 mod arriving;
 pub mod code;

@@ -5,6 +5,7 @@ use std::any::{Any, TypeId, type_name};
 use bytemuck::{CheckedBitPattern, NoUninit, Pod, Zeroable};
 use bytes::Bytes;
 pub use num_complex::{Complex, Complex32, Complex64};
+use river_core::aliasing;
 
 use crate::error::{MpiError, Result};
 
@@ -78,7 +79,7 @@ pub(crate) fn bytes_of_mut<T: Element>(slice: &mut [T]) -> Option<&mut [u8]> {
 pub(crate) fn fill<T: Element>(slice: &mut [T], bytes: &[u8]) -> Result {
     debug_assert_eq!(size_of_val(slice), bytes.len());
     if let Some(target) = bytes_of_mut(slice) {
-        target.copy_from_slice(bytes);
+        aliasing::copy(bytes, target);
         return Ok(());
     }
     for (element, bytes) in slice.iter_mut().zip(bytes.chunks_exact(size_of::<T>().max(1))) {

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use river_core::aliasing;
+
 use super::plan::Side;
 use super::span::{Buffer, Span};
 use super::wire::Message;
@@ -106,7 +108,7 @@ impl<T: Element> Memory<'_, T> {
         }
         let (into, place) = self.output.parts_mut(into.range(), place.range());
         let Some(out) = element::bytes_of_mut(place) else { return false };
-        loan.copy_to_after(out, || into.copy_from_slice(input.part(from.range())));
+        loan.copy_to_after(out, || aliasing::copy(input.part(from.range()), into));
         true
     }
 
@@ -148,7 +150,7 @@ impl<T: Element> Memory<'_, T> {
 
     pub(super) fn copy(&mut self, from: Span, into: Span) {
         let (from, into) = self.pair(from, into);
-        into.copy_from_slice(from);
+        aliasing::copy(from, into);
     }
 
     pub(super) fn fold(&mut self, operator: &dyn Operator<T>, side: Side, what: Span, into: Span) {

@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
+use river_core::aliasing;
 use smallvec::SmallVec;
 
 use super::execute::{Mismatch, with_received};
@@ -95,7 +96,7 @@ pub(crate) fn run_short<T: Element, W: Wire>(
             Step::Copy { from, into } => {
                 if memory.input.home(from) != into {
                     let (from, into) = memory.pair(from, into);
-                    into.copy_from_slice(from);
+                    aliasing::copy(from, into);
                 }
             }
             Step::Reduce { side, what, into } => {

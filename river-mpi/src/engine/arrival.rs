@@ -1,7 +1,7 @@
 //! Messages that have arrived, or are arriving.
 
 use bytes::Bytes;
-use river_core::Payload;
+use river_core::{Payload, aliasing};
 
 use crate::header::{HEADER, Header, Kind};
 
@@ -92,7 +92,7 @@ impl Arrival {
     pub(crate) fn copy_to(&self, out: &mut [u8]) -> usize {
         let mut at = self.landed;
         for slice in self.slices() {
-            out[at..at + slice.len()].copy_from_slice(slice);
+            aliasing::copy(slice, &mut out[at..at + slice.len()]);
             at += slice.len();
         }
         at

@@ -24,10 +24,11 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
-use river_core::{Line, Payload};
+use river_core::{Line, Payload, aliasing};
 use smallvec::SmallVec;
 
 use super::arrival::{Arrival, Message};
+use super::detour;
 use super::halves::{self, Outcome, Second};
 use super::intake::Landing;
 use super::{Engine, OpId, OpState, State};
@@ -165,6 +166,22 @@ impl Exposure {
 
     /// Copies the data from byte `from` on to `out`.
     fn read(&self, from: usize, out: &mut [u8]) -> Result<(), Unread> {
+        let start = (self.data as usize).wrapping_add(from);
+        if !aliasing::aliases(start, out.as_ptr().addr()) {
+            return self.read_straight(from, out);
+        }
+        let mut read = 0;
+        for part in out.chunks_mut(detour::PART) {
+            detour::with_room(start.wrapping_add(read), part.len(), |room| {
+                self.read_straight(from + read, room).map(|()| aliasing::copy(room, part))
+            })?;
+            read += part.len();
+        }
+        Ok(())
+    }
+
+    /// [`read`](Self::read), all by the kernel.
+    fn read_straight(&self, from: usize, out: &mut [u8]) -> Result<(), Unread> {
         let process = i32::try_from(self.process).map_err(|_| Unread::Gone)?;
         let (process, mut seal, mut done) = (Pid::from_raw(process), [0; 8], 0);
         let remote = |base: Option<u64>, len| {
@@ -362,6 +379,21 @@ mod tests {
         assert!(out == data);
         drop(seal);
         assert_eq!(exposure.read(0, &mut out), Err(Unread::Gone));
+    }
+
+    #[test]
+    fn data_is_read_wherever_it_lies_and_belongs() {
+        let data: Vec<u8> = (0..2 * detour::PART + 100).map(|at| (at % 251) as u8).collect();
+        let mut out = vec![0; data.len() + 64];
+        let seal = Seal::of(&data);
+        for shift in 0..64 {
+            let place = &mut out[shift..shift + data.len() - shift];
+            assert_eq!(seal.exposure().read(shift, place), Ok(()));
+            assert!(*place == data[shift..], "{shift}");
+            let place = &mut out[shift..shift + data.len()];
+            assert_eq!(seal.exposure().read(0, place), Ok(()));
+            assert!(place == data, "{shift}");
+        }
     }
 
     #[test]

@@ -26,11 +26,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
-use river_core::Line;
+use river_core::{Line, aliasing};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, pidfd_open, test_kill_process};
 
 use super::cma::PROCESS;
+use super::detour;
 use crate::lend::Lender;
 
 /// In the lowest bits of the first word, above which it holds the number of the offer; all 0 while it is idle.
@@ -190,11 +191,8 @@ impl<'a> Asked<'a> {
         // If this succeeds, what was read before belongs to this offer.
         word.compare_exchange(self.number | OPEN, self.number | TAKEN, AcqRel, Relaxed).ok()?;
         let second = &data[half(data.len())..];
-        let written = (|| {
-            let remote = RemoteIoVec { base: usize::try_from(address).ok()?, len: second.len() };
-            process_vm_writev(process(receiver)?, &[IoSlice::new(second)], &[remote]).ok()
-        })();
-        let all = written == Some(second.len());
+        let written = usize::try_from(address).ok().zip(process(receiver));
+        let all = written.is_some_and(|(address, receiver)| write(receiver, second, address));
         word.store(self.number | if all { DONE } else { FAILED }, Release);
         Some(all)
     }
@@ -210,6 +208,24 @@ impl<'a> Asked<'a> {
         })();
         read == Some(found.len()) && u64::from_ne_bytes(found) == token
     }
+}
+
+/// Copies bytes into the memory of a process. Returns whether that succeeded.
+fn write(process: Pid, bytes: &[u8], address: usize) -> bool {
+    let straight = |bytes: &[u8], base: usize| {
+        let remote = RemoteIoVec { base, len: bytes.len() };
+        process_vm_writev(process, &[IoSlice::new(bytes)], &[remote]) == Ok(bytes.len())
+    };
+    if !aliasing::aliases(bytes.as_ptr().addr(), address) {
+        return straight(bytes, address);
+    }
+    bytes.chunks(detour::PART).enumerate().all(|(number, part)| {
+        let address = address.wrapping_add(number * detour::PART);
+        detour::with_room(address, part.len(), |room| {
+            aliasing::copy(part, room);
+            straight(room, address)
+        })
+    })
 }
 
 fn process(number: u64) -> Option<Pid> {

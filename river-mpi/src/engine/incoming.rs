@@ -1,7 +1,7 @@
 //! Where a message lies that is to be taken in: in memory of its own, in a ring that it shares with its sender (see `local`
 //! and `shm`), or still arriving on a connection.
 
-use river_core::{Arriving, Payload};
+use river_core::{Arriving, Payload, aliasing};
 
 use super::Engine;
 use super::arrival::data_of;
@@ -89,7 +89,7 @@ impl Incoming for Payload {
     fn copy_data(&self, out: &mut [u8]) -> bool {
         let mut at = 0;
         for part in data_of(self) {
-            out[at..at + part.len()].copy_from_slice(part);
+            aliasing::copy(part, &mut out[at..at + part.len()]);
             at += part.len();
         }
         true

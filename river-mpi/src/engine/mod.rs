@@ -13,6 +13,7 @@ mod arrival;
 mod background;
 mod cma;
 mod describe;
+mod detour;
 mod failures;
 mod halves;
 mod handle;

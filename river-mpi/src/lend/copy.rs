@@ -11,6 +11,8 @@ use std::ptr::null_mut;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicUsize};
 
+use river_core::aliasing;
+
 use super::Wait;
 
 /// Shorter copies are done before anyone could help.
@@ -66,9 +68,20 @@ impl Copy {
                 return;
             }
             // SAFETY: the part lies within both buffers, and nobody else has claimed it.
-            unsafe { start.add(at).copy_to_nonoverlapping(to.add(at), PART.min(len - at)) };
+            unsafe { copy(start.add(at), to.add(at), PART.min(len - at)) };
             self.done.fetch_add(1, Release);
         }
+    }
+}
+
+/// Copies bytes, fast even if the addresses alias.
+///
+/// # Safety
+/// As for [`std::ptr::copy_nonoverlapping`].
+pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    for part in aliasing::parts(from.addr(), to.addr(), len) {
+        // SAFETY: as the caller guarantees for all of the bytes.
+        unsafe { from.add(part.start).copy_to_nonoverlapping(to.add(part.start), part.len()) };
     }
 }
 

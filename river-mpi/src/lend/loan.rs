@@ -27,6 +27,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use river_core::aliasing;
 
 use super::Wait;
 use super::copy::{Copy, LONG};
@@ -81,7 +82,7 @@ impl Loan {
             return unsafe { self.theirs.lead(self.start.as_ptr(), out, first) };
         }
         first();
-        self.read(|bytes| out.copy_from_slice(bytes));
+        self.read(|bytes| aliasing::copy(bytes, out));
     }
 
     /// From this many bytes on, the owner helps the reader to copy.

@@ -30,7 +30,7 @@ use bytes::Bytes;
 use crossbeam_utils::CachePadded;
 
 use super::Wait;
-use super::copy::{Copy, LONG};
+use super::copy::{Copy, LONG, copy};
 
 /// Shorter slices are read before their sender could help.
 pub(crate) const HELPED: usize = 32 << 10;
@@ -231,7 +231,7 @@ impl Slots {
         // slot another slice meanwhile. `out` is different memory, as it is borrowed mutably.
         unsafe {
             if len < LONG {
-                start.copy_to_nonoverlapping(out.as_mut_ptr(), len);
+                copy(start, out.as_mut_ptr(), len);
             } else {
                 slot.copy.lead(start, out, || ());
             }

@@ -16,6 +16,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::budget::Lease;
 use super::lines::Line;
+use crate::aliasing;
 use crate::protocol::MemoryName;
 
 /// Nobody can change the size any more, so an access within it never faults.
@@ -166,9 +167,13 @@ impl Memory {
     /// Copies bytes into the memory. Panics if they do not fit.
     pub(super) fn write(&self, offset: usize, bytes: &[u8]) {
         assert!(offset <= self.length && bytes.len() <= self.length - offset);
-        // SAFETY: the target lies within the mapping, and the source, being a Rust slice, does not overlap it.
-        unsafe {
-            ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(offset), bytes.len());
+        let from = bytes.as_ptr();
+        for part in aliasing::parts(from.addr(), self.start.addr().get() + offset, bytes.len()) {
+            // SAFETY: the target lies within the mapping, and the source, being a Rust slice, does not overlap it.
+            unsafe {
+                let to = self.start.as_ptr().add(offset + part.start);
+                ptr::copy_nonoverlapping(from.add(part.start), to, part.len());
+            }
         }
     }
 
@@ -200,9 +205,13 @@ impl Memory {
     /// Copies bytes out of the memory. Panics if there are not that many.
     pub(super) fn read(&self, offset: usize, bytes: &mut [u8]) {
         assert!(offset <= self.length && bytes.len() <= self.length - offset);
-        // SAFETY: the source lies within the mapping, and the target, being a Rust slice, does not overlap it.
-        unsafe {
-            ptr::copy_nonoverlapping(self.start.as_ptr().add(offset), bytes.as_mut_ptr(), bytes.len());
+        let to = bytes.as_mut_ptr();
+        for part in aliasing::parts(self.start.addr().get() + offset, to.addr(), bytes.len()) {
+            // SAFETY: the source lies within the mapping, and the target, being a Rust slice, does not overlap it.
+            unsafe {
+                let from = self.start.as_ptr().add(offset + part.start);
+                ptr::copy_nonoverlapping(from, to.add(part.start), part.len());
+            }
         }
     }
 }
