@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use river_core::aliasing;
 
 /// The smallest buffer in the pool. The allocator is fast enough for shorter ones.
 const SHORTEST: usize = 512;
@@ -59,7 +60,11 @@ impl Pool {
         let mut buffer = self.take(class);
         buffer.clear();
         buffer.extend_from_slice(first);
-        buffer.extend_from_slice(second);
+        for part in
+            aliasing::parts(second.as_ptr().addr(), buffer.as_ptr().addr() + first.len(), second.len())
+        {
+            buffer.extend_from_slice(&second[part]);
+        }
         Bytes::from_owner(Lent { buffer, home: self.clone() })
     }
 
