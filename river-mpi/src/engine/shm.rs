@@ -30,8 +30,6 @@ use crate::lend::ring::{Reader, Record};
 use crate::matching::Key;
 use crate::queue::{LazyRing, RingOffer, Wait, lines_for, sleep};
 
-/// Longer messages are sent over the link if the ranks take turns on a core: it has room for more.
-const TURN_LONGEST: usize = 2 << 10;
 /// After this many messages, a sender checks whether the receiver is still there.
 const LOOK: u64 = 64;
 /// With more ranks on a machine there would be too many rings.
@@ -49,8 +47,6 @@ pub(super) struct Shm {
     trusted: Vec<Cell<Option<bool>>>,
     /// By rank: whether the memory of its process could be read.
     readable: Vec<Cell<bool>>,
-    /// The most data of a message in a ring.
-    longest: usize,
     /// Lines of the rings from this rank.
     lines: u16,
     /// How to wait for room; `None` if not all ranks run at the same time, as the receiver may then be waiting for this core.
@@ -82,7 +78,6 @@ impl Shm {
             open: vec![Cell::new(false); places.len()],
             readable: vec![Cell::new(false); places.len()],
             trusted: vec![Cell::default(); places.len()],
-            longest: if at_once { EAGER_SHM } else { TURN_LONGEST },
             lines: lines_for(others, at_once),
             waits: at_once.then_some(Wait::Looking),
         })
@@ -102,7 +97,7 @@ impl Shm {
     fn push(&self, to: u32, number: u64, header: &[u8; HEADER], data: &[u8]) -> Option<bool> {
         let [a, b, c, d] = bytemuck::cast::<_, [u64; HEADER / 8]>(*header);
         let mut outgoing = self.outgoing.borrow_mut();
-        let ring = outgoing.get_mut(to as usize).filter(|_| data.len() <= self.longest)?;
+        let ring = outgoing.get_mut(to as usize).filter(|_| data.len() <= EAGER_SHM)?;
         ring.push([number, a, b, c, d], data, sleep::ASLEEP)
     }
 
