@@ -384,15 +384,17 @@ mod tests {
     #[test]
     fn data_is_read_wherever_it_lies_and_belongs() {
         let data: Vec<u8> = (0..2 * detour::PART + 100).map(|at| (at % 251) as u8).collect();
-        let mut out = vec![0; data.len() + 64];
+        let mut out = vec![0; data.len() + 2 * 4096];
         let seal = Seal::of(&data);
-        for shift in 0..64 {
-            let place = &mut out[shift..shift + data.len() - shift];
-            assert_eq!(seal.exposure().read(shift, place), Ok(()));
-            assert!(*place == data[shift..], "{shift}");
-            let place = &mut out[shift..shift + data.len()];
-            assert_eq!(seal.exposure().read(0, place), Ok(()));
-            assert!(place == data, "{shift}");
+        for (skipped, behind) in
+            [0, 1, 5000].into_iter().flat_map(|skipped| (0..64).map(move |by| (skipped, by)))
+        {
+            let from = &data[skipped..];
+            let start = (from.as_ptr().addr() + behind).wrapping_sub(out.as_ptr().addr()) % 4096;
+            let place = &mut out[start..start + from.len()];
+            place.fill(0);
+            assert_eq!(seal.exposure().read(skipped, place), Ok(()));
+            assert!(place == from, "from {skipped} on, {behind} behind");
         }
     }
 

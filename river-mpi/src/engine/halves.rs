@@ -270,6 +270,20 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_written_wherever_they_lie_and_belong() {
+        let (data, this) = (data(2 * detour::PART + 100), process((*PROCESS).into()).unwrap());
+        let mut out = vec![0; data.len() + 2 * 4096];
+        for behind in 0..64 {
+            let start = (data.as_ptr().addr() + behind).wrapping_sub(out.as_ptr().addr()) % 4096;
+            let place = &mut out[start..start + data.len()];
+            place.fill(0);
+            assert!(write(this, &data, place.as_mut_ptr().expose_provenance()));
+            assert!(place == data, "{behind} behind");
+        }
+        assert!(!write(this, &data, usize::MAX - 3));
+    }
+
+    #[test]
     fn what_nobody_writes_is_left_to_the_receiver_and_not_written_later() {
         let (data, line, mut out) = (data(HELPED), Line::default(), vec![0; HELPED / 2]);
         while_shown(&data, |lender, number| {
